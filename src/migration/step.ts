@@ -1,0 +1,311 @@
+/**
+ * (migration, fact) -> migration: the only place where a phase changes. Pure and replay-safe.
+ *
+ * Facts of two hosts arrive in any order and more than once, so a fact is first written down as evidence (the first
+ * word counts), and the phase follows from all evidence together. What is still to be done is not remembered but
+ * worked out by `outstanding`: a control plane that was killed re-reads the record and knows what to order.
+ *
+ * Not here: when to switch, throttle or give up while memory is sent (steer.ts); who may say what (control/, agent/).
+ */
+import type { Failure } from '../model/failure.ts';
+import type { Endpoint } from '../model/host.ts';
+import type { MigrationId } from '../model/ids.ts';
+import type {
+  Evidence,
+  GuestAfterFailure,
+  Measures,
+  Migration,
+  PhaseEntry,
+  PhaseName,
+  Round,
+} from '../model/migration.ts';
+import { isEnd, phases, wayBetween } from './phases.ts';
+import { endedInPostCopy, pathOf } from './techniques.ts';
+
+export type MigrationFact = { readonly migration: MigrationId; readonly at: number } & (
+  | { readonly kind: 'listening'; readonly endpoint: Endpoint }
+  | { readonly kind: 'sending' }
+  | { readonly kind: 'round'; readonly round: Round }
+  | { readonly kind: 'switching'; readonly round: number; readonly because: string }
+  | { readonly kind: 'stopped'; readonly for: 'stop-and-copy' | 'post-copy' }
+  | { readonly kind: 'state-transferred' }
+  | { readonly kind: 'pre-paging' }
+  | { readonly kind: 'handed-over' }
+  | { readonly kind: 'resumed'; readonly withFaults: boolean }
+  | { readonly kind: 'all-pages-arrived' }
+  | { readonly kind: 'powered-off' }
+  | { readonly kind: 'released' }
+  | { readonly kind: 'closed' }
+  | { readonly kind: 'link-lost' }
+  | { readonly kind: 'link-restored' }
+  /** Numbers only; never moves a phase. */
+  | { readonly kind: 'measured'; readonly measures: Partial<Measures> }
+  /** The source's guest runs there and this move is over on that side. */
+  | { readonly kind: 'source-running'; readonly failure: Failure | null }
+  /** The source's guest is gone and was not handed over. */
+  | { readonly kind: 'source-lost'; readonly failure: Failure }
+  /** The target's copy is gone and never ran. */
+  | { readonly kind: 'target-failed'; readonly failure: Failure }
+  /** The target's guest is gone after it ran. */
+  | { readonly kind: 'target-lost'; readonly failure: Failure }
+  /** The control plane waited long enough for a host that says nothing. */
+  | { readonly kind: 'gave-up'; readonly failure: Failure }
+);
+
+export type MigrationOrder =
+  | { readonly side: 'target'; readonly kind: 'receive' }
+  | { readonly side: 'source'; readonly kind: 'send'; readonly endpoint: Endpoint }
+  | { readonly side: 'source'; readonly kind: 'cancel' }
+  | { readonly side: 'target'; readonly kind: 'go' }
+  | { readonly side: 'source'; readonly kind: 'roll-back' }
+  | { readonly side: 'source'; readonly kind: 'release' }
+  | { readonly side: 'target'; readonly kind: 'close' }
+  | { readonly side: 'source'; readonly kind: 'power-off' }
+  | { readonly side: 'target'; readonly kind: 'power-on' };
+
+/** What is known after the fact. The same fact twice changes nothing. */
+export function step(migration: Migration, fact: MigrationFact): Migration {
+  const noted = note(migration, fact);
+  return isEnd(migration.phase) ? noted : conclude(noted, fact);
+}
+
+/** Asks for cancellation. @returns undefined when the phase forbids it: the table in phases.ts says which do. */
+export function requestCancel(migration: Migration, at: number): Migration | undefined {
+  if (!phases[migration.phase].cancellable) return undefined;
+  if (migration.cancelRequestedAt !== null) return migration;
+  const asked = { ...migration, cancelRequestedAt: at };
+  // Nothing was ordered from the source yet, so nobody needs to be asked where the guest is.
+  return migration.evidence.listening ? asked : end(asked, 'cancelled', at);
+}
+
+/** Everything that should be done now and is not proven done. Sending an order twice is harmless. */
+export function outstanding(migration: Migration): MigrationOrder[] {
+  const { evidence } = migration;
+  const orders: MigrationOrder[] = [];
+  if (isEnd(migration.phase)) {
+    const onTarget =
+      migration.phase === 'completed' || (migration.phase === 'failed' && migration.guest === 'on-target');
+    if (!onTarget && !evidence.targetClosed && migration.technique !== 'cold')
+      orders.push({ side: 'target', kind: 'close' });
+    const sourceIsDead = migration.phase === 'failed' && migration.guest !== 'on-source';
+    if (sourceIsDead && !evidence.released && migration.technique !== 'cold')
+      orders.push({ side: 'source', kind: 'release' });
+    return orders;
+  }
+  if (migration.technique === 'cold') {
+    if (!evidence.poweredOff) orders.push({ side: 'source', kind: 'power-off' });
+    else if (!evidence.resumed) orders.push({ side: 'target', kind: 'power-on' });
+    return orders;
+  }
+  if (!evidence.listening) return [{ side: 'target', kind: 'receive' }];
+  if (evidence.targetClosed && evidence.handedOver && !evidence.resumed) return [{ side: 'source', kind: 'roll-back' }];
+  const stop = migration.cancelRequestedAt !== null || migration.giveUp !== null;
+  if (stop && !evidence.stopped) orders.push({ side: 'source', kind: 'cancel' });
+  else if (!evidence.sending) orders.push({ side: 'source', kind: 'send', endpoint: evidence.listening.endpoint });
+  if (evidence.handedOver && !evidence.resumed) orders.push({ side: 'target', kind: 'go' });
+  if (mayRelease(migration)) orders.push({ side: 'source', kind: 'release' });
+  return orders;
+}
+
+/** Which side owns the VM by what is proven: the commit that records this changes the owner. */
+export function ownerSide(migration: Migration): 'source' | 'target' {
+  return migration.evidence.resumed ||
+    (migration.technique === 'cold' && migration.evidence.poweredOff && migration.phase !== 'failed')
+    ? 'target'
+    : 'source';
+}
+
+/** May room on the target be freed? Only when nothing of the guest is left there. */
+export function targetIsClean(migration: Migration): boolean {
+  return isEnd(migration.phase) && outstanding(migration).every((order) => order.side !== 'target');
+}
+
+function note(migration: Migration, fact: MigrationFact): Migration {
+  const { evidence } = migration;
+  const at = fact.at;
+  const first = (proof: Evidence): Migration => ({ ...migration, evidence: { ...proof, ...evidence } });
+  switch (fact.kind) {
+    case 'listening':
+      return first({ listening: { at, endpoint: fact.endpoint } });
+    case 'sending':
+      return first({ sending: { at } });
+    case 'stopped':
+      return first({ stopped: { at, for: fact.for } });
+    case 'state-transferred':
+      return first({ stateTransferred: { at } });
+    case 'pre-paging':
+      return first({ prePaging: { at } });
+    case 'handed-over':
+      return first({ handedOver: { at } });
+    case 'resumed':
+      return first({ resumed: { at, withFaults: fact.withFaults } });
+    case 'all-pages-arrived':
+      return first({ allPagesArrived: { at } });
+    case 'powered-off':
+      return first({ poweredOff: { at } });
+    case 'released':
+      return first({ released: { at } });
+    case 'closed':
+    case 'target-failed':
+      return first({ targetClosed: { at } });
+    case 'link-lost':
+      return first({ linkLost: { at } });
+    case 'link-restored': {
+      const { linkLost: _, ...rest } = evidence;
+      return { ...migration, evidence: rest };
+    }
+    case 'round':
+      if (migration.rounds.some((round) => round.round === fact.round.round)) return migration;
+      return { ...migration, rounds: [...migration.rounds, fact.round].toSorted((a, b) => a.round - b.round) };
+    case 'switching':
+      return {
+        ...migration,
+        switchedToPostCopy: migration.switchedToPostCopy ?? { round: fact.round, because: fact.because },
+      };
+    case 'measured':
+      return { ...migration, measures: { ...migration.measures, ...fact.measures } };
+    case 'gave-up':
+      return { ...migration, giveUp: migration.giveUp ?? fact.failure };
+    case 'source-running':
+    case 'source-lost':
+    case 'target-lost':
+      return migration;
+  }
+}
+
+function conclude(migration: Migration, fact: MigrationFact): Migration {
+  const { evidence } = migration;
+  const fail = (guest: GuestAfterFailure, failure: Failure) => endFailed(migration, fact.at, guest, failure);
+  switch (fact.kind) {
+    case 'source-running':
+      // Said by the side that would know: after the target ran, no source may claim this.
+      if (evidence.resumed) return migration;
+      if (fact.failure === null && migration.giveUp === null) return end(migration, 'cancelled', fact.at);
+      return fail('on-source', migration.giveUp ?? fact.failure ?? unexplained(migration));
+    case 'target-failed':
+      if (evidence.stopped?.for === 'post-copy') return fail('lost', fact.failure);
+      if (migration.technique === 'cold') return fail('lost', fact.failure);
+      if (!evidence.listening) return fail('on-source', fact.failure);
+      return { ...migration, giveUp: migration.giveUp ?? fact.failure };
+    case 'gave-up':
+      return evidence.listening || evidence.poweredOff ? migration : fail('on-source', fact.failure);
+    case 'source-lost':
+      if (evidence.handedOver) return advance(migration, fact.at);
+      if (evidence.resumed && (!evidence.resumed.withFaults || evidence.allPagesArrived))
+        return advance(migration, fact.at);
+      return fail('lost', fact.failure);
+    case 'target-lost':
+      if (evidence.resumed && (!evidence.resumed.withFaults || evidence.allPagesArrived))
+        return advance(migration, fact.at);
+      return fail('lost', fact.failure);
+    default:
+      return advance(migration, fact.at);
+  }
+}
+
+/** Moves to the phase that all evidence proves, entering each one on the way. */
+function advance(migration: Migration, at: number): Migration {
+  const to = provenPhase(migration);
+  if (to === migration.phase) {
+    const begun = (migration.rounds.at(-1)?.round ?? 0) + 1;
+    const known = migration.history.findLast((entry) => entry.phase === 'warming-up')?.round ?? 1;
+    if (to !== 'warming-up' || begun <= known) return migration;
+    return { ...migration, history: [...migration.history, { phase: 'warming-up', at, round: begun }] };
+  }
+  const way = wayBetween(migration.phase, to, pathOf[migration.technique]);
+  if (way === undefined) return migration; // older news: what it proves was passed already
+  const entries = way.map((phase): PhaseEntry => {
+    const when = Math.max(enteredAt(phase, migration.evidence) ?? at, migration.history.at(-1)?.at ?? 0);
+    return phase === 'warming-up' ? { phase, at: when, round: 1 } : { phase, at: when };
+  });
+  const moved = { ...migration, history: [...migration.history, ...entries] };
+  if (to === 'completed') {
+    const endedAt = entries.at(-1)?.at ?? at;
+    return { ...withTotals(moved, endedAt), phase: 'completed', endedAt };
+  }
+  if (to === 'cancelled' || to === 'failed') return migration; // never proven by evidence alone
+  return { ...moved, phase: to };
+}
+
+function provenPhase(migration: Migration): PhaseName {
+  const { evidence } = migration;
+  if (migration.technique === 'cold') {
+    if (evidence.resumed) return 'completed';
+    if (evidence.poweredOff) return 'powering-on';
+    return evidence.sending ? 'powering-off' : 'reserved';
+  }
+  if (evidence.resumed && evidence.released && (!evidence.resumed.withFaults || evidence.allPagesArrived))
+    return 'completed';
+  if (endedInPostCopy(migration)) {
+    if (evidence.linkLost && evidence.resumed && !evidence.allPagesArrived) return 'recovering';
+    if (evidence.resumed) return evidence.prePaging ? 'pre-paging' : 'resumed-with-faults';
+    return evidence.stateTransferred ? 'state-transferred' : 'suspended';
+  }
+  if (evidence.resumed) return 'resumed';
+  if (evidence.stopped) return 'stop-and-copy';
+  return evidence.sending ? 'warming-up' : 'reserved';
+}
+
+function enteredAt(phase: PhaseName, evidence: Evidence): number | undefined {
+  switch (phase) {
+    case 'warming-up':
+    case 'powering-off':
+      return evidence.sending?.at;
+    case 'stop-and-copy':
+    case 'suspended':
+      return evidence.stopped?.at;
+    case 'state-transferred':
+      return evidence.stateTransferred?.at;
+    case 'resumed':
+    case 'resumed-with-faults':
+      return evidence.resumed?.at;
+    case 'pre-paging':
+      return evidence.prePaging?.at;
+    case 'copying':
+    case 'powering-on':
+      return evidence.poweredOff?.at;
+    default:
+      return undefined;
+  }
+}
+
+function mayRelease(migration: Migration): boolean {
+  const { handedOver, resumed, allPagesArrived, released } = migration.evidence;
+  if (!resumed || released) return false;
+  return resumed.withFaults ? allPagesArrived !== undefined : handedOver !== undefined;
+}
+
+function withTotals(migration: Migration, endedAt: number): Migration {
+  const { stopped, resumed, allPagesArrived, poweredOff } = migration.evidence;
+  const pausedAt = stopped?.at ?? poweredOff?.at;
+  const measured: Partial<Measures> = {
+    totalMs: endedAt - migration.startedAt,
+    downtimeMs: resumed && pausedAt !== undefined ? Math.max(0, resumed.at - pausedAt) : null,
+    degradedMs: resumed?.withFaults && allPagesArrived ? Math.max(0, allPagesArrived.at - resumed.at) : null,
+  };
+  return { ...migration, measures: { ...migration.measures, ...measured } };
+}
+
+function end(migration: Migration, phase: 'cancelled', at: number): Migration {
+  return { ...ended(migration, phase, at), phase, endedAt: at };
+}
+
+function endFailed(migration: Migration, at: number, guest: GuestAfterFailure, failure: Failure): Migration {
+  return { ...ended(migration, 'failed', at), phase: 'failed', endedAt: at, guest, failure };
+}
+
+function ended(migration: Migration, phase: PhaseName, at: number): Migration {
+  return {
+    ...migration,
+    history: [...migration.history, { phase, at }],
+    measures: { ...migration.measures, totalMs: at - migration.startedAt },
+  };
+}
+
+function unexplained(migration: Migration): Failure {
+  return {
+    code: 'source-refused',
+    message: `The move of ${migration.vmName} ended on its source without a reason given.`,
+    hint: "The guest runs on the source. Look at the source agent's log, then try again.",
+  };
+}
