@@ -461,12 +461,14 @@ describe.skipIf(!qemu.ok)('a real QEMU', () => {
     child.kill('SIGSTOP'); // so that the command is pending for certain
     const pending = failure(qmp.execute('query-status'), QmpDisconnected);
     const emergency = failure(qmp.executeOob('query-yank'), QmpDisconnected);
+    const exited = once(child, 'exit');
     child.kill('SIGKILL');
     expect(await pending).toMatchObject({ command: 'query-status', reason: { kind: 'qemu-gone' } });
     expect(await emergency).toMatchObject({ command: 'query-yank' });
     expect(await events).toEqual([]);
     expect((await qmp.closed).kind).toBe('qemu-gone');
     expect(await failure(qmp.execute('cont'), QmpDisconnected)).toMatchObject({ command: 'cont' });
+    await exited; // a dying process may close its connections before it closes the socket it listens on
     expect((await failure(connectQmp({ path }), QmpDisconnected)).message).toContain('nobody listens');
   });
 });
