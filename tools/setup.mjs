@@ -1,0 +1,142 @@
+// The set-up: looks at what this machine lacks for Drover's lab and tests, says what it will do, does it; quick when there is
+// nothing to do. Plain JS for any Node >= 18 and without packages, because it runs before there are any.
+//
+//   .drover/qemu      QEMU of our own, where the system's will not do
+//   .drover/debian    Debian's cloud kernel and busybox, unpacked
+//   .drover/guest     the lab's guest image        .drover/bin   the lab's small programs
+//
+// Everything in .drover appears by one rename or carries a stamp written last: an interrupted set-up is repaired by the next.
+
+import { statSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { closePrivateApt, install, installCommand, notInstalled, openPrivateApt } from './setup/apt.mjs';
+import { buildGuest, downloadGuestParts, guestState, missingGuestParts } from './setup/guest.mjs';
+import { lookAtHost } from './setup/host.mjs';
+import { alone } from './setup/lock.mjs';
+import { installPackages, missingPackages } from './setup/packages.mjs';
+import { downloadQemu, missingQemu, qemuTrouble } from './setup/qemu.mjs';
+import { command, droverDir, interruptible, repo, SetupError, startLog, step } from './setup/run.mjs';
+
+/** ip, tc and ss for the lab's networks; a C compiler for the guest's program; xz for Debian 13's kernel modules */
+const systemPackages = ['iproute2', 'gcc', 'libc6-dev', 'xz-utils'];
+
+/**
+ * @param {{ need: 'everything' | 'what-can-be' }} options
+ *   'what-can-be': where the machine or missing rights forbid a part, go on without it and say so in `leftOut`
+ * @returns {Promise<{ host: import('./setup/host.mjs').Host, leftOut: string[] }>} `leftOut`: why the lab cannot run; empty where it can
+ * @throws {SetupError}
+ */
+export async function setUp({ need }) {
+  const host = lookAtHost();
+  if (need === 'everything' && host.noLab !== undefined) {
+    throw new SetupError(
+      host.noLab,
+      'Use an x86_64 machine or virtual machine with Debian 12 or 13. `npm run check` and `npm test -- unit` run anywhere.',
+    );
+  }
+  if (survey(host).todo.length > 0) await interruptible(() => alone(() => mend(host, need)));
+  return { host, leftOut: leftOut(host) };
+}
+
+/** Looks only. `todo` is what the person is told, in the order in which it is done. */
+function survey(host) {
+  const todo = [];
+  const lab = host.noLab === undefined;
+  const qemu = lab ? missingQemu(host) : { download: false, packages: [] };
+  const guestParts = lab && missingGuestParts();
+  const packages = lab ? [...notInstalled(systemPackages), ...qemu.packages] : [];
+  const npm = missingPackages();
+  const guest = lab ? guestState() : 'no builder';
+  if (qemu.download)
+    todo.push(
+      `QEMU from ${host.codename}-backports into .drover/qemu, beside the system's (no KVM here: QEMU 10 is needed)`,
+    );
+  if (guestParts) todo.push("Debian's cloud kernel and busybox into .drover/debian, for the lab's guests");
+  if (packages.length > 0) todo.push(`Debian packages, installed by apt: ${packages.join(' ')}`);
+  if (qemu.download) todo.push('the shared libraries which that QEMU needs, installed by apt where missing');
+  if (npm) todo.push('npm packages into node_modules (npm ci)');
+  if (guest === 'to build') todo.push("the lab's guest image into .drover/guest");
+  return { todo, qemu, guestParts, packages, npm, guest };
+}
+
+async function mend(host, need) {
+  // Again, under the lock: whoever held it before us may have done it all.
+  let missing = survey(host);
+  if (missing.todo.length === 0) return;
+  startLog();
+  console.log('Drover sets up what is missing here:');
+  for (const line of missing.todo) console.log(`  - ${line}`);
+
+  if (missing.qemu.download || missing.guestParts) {
+    await step('Reading package lists', () => openPrivateApt(host.codename, missing.qemu.download));
+    if (missing.qemu.download) await step('Downloading and unpacking QEMU', () => downloadQemu(host));
+    if (missing.guestParts) await step('Downloading and unpacking the guest kernel and busybox', downloadGuestParts);
+    closePrivateApt();
+    missing = survey(host);
+  }
+  if (missing.npm) await step('Installing npm packages', installPackages);
+  if (missing.packages.length > 0) {
+    if (host.becomeRoot !== undefined) {
+      await step(`Installing ${missing.packages.length} Debian packages`, () =>
+        install(host.becomeRoot, missing.packages),
+      );
+    } else if (need === 'everything') {
+      throw new SetupError(
+        `${missing.packages.length} Debian packages are missing, and installing them needs root`,
+        `Run this one command, then the same as before:\n    ${installCommand(missing.packages)}`,
+      );
+    }
+  }
+  missing = survey(host);
+  if (missing.guest === 'to build' && missing.packages.length === 0) await step('Building the guest image', buildGuest);
+  if (missing.guest === 'no builder' && host.noLab === undefined) {
+    console.log('  The guest image is left out: src/lab/guest/build.ts is not in this clone.');
+  }
+  await giveToOwner();
+  console.log('Set-up done.\n');
+}
+
+/** Run by root in somebody's clone: what we made belongs to that somebody, who could not run `npm test` any more otherwise. */
+async function giveToOwner() {
+  if (process.getuid?.() !== 0) return;
+  const { uid, gid } = statSync(repo);
+  if (uid === 0) return;
+  const folders = [droverDir, path.join(repo, 'node_modules')];
+  await command(['chown', '-R', '-h', `${uid}:${gid}`, ...folders], {
+    what: "Giving the files to the clone's owner",
+    deadlineMs: 60_000,
+  });
+}
+
+/** Why the lab cannot run, after all that could be done was done. */
+function leftOut(host) {
+  if (host.noLab !== undefined) return [host.noLab];
+  const missing = survey(host);
+  const reasons = [];
+  if (missing.packages.length > 0)
+    reasons.push(`Debian packages are missing; run: ${installCommand(missing.packages)}`);
+  else if (qemuTrouble(host) !== undefined) reasons.push(qemuTrouble(host));
+  if (missing.guest === 'no builder') reasons.push('src/lab/guest/build.ts is not in this clone');
+  else if (missing.guest === 'to build' && reasons.length === 0) reasons.push('the guest image is not built');
+  if (host.becomeRoot === undefined)
+    reasons.push('the lab needs root, and this is not root and has no sudo without a password');
+  return reasons;
+}
+
+/** Shows an error as what, why, what next; anything but a SetupError is a bug and keeps its stack. */
+export function showError(error) {
+  if (!(error instanceof SetupError)) throw error;
+  console.error(`\ndrover set-up: ${error.message}\n${error.hint}`);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  try {
+    const { leftOut: reasons } = await setUp({ need: 'everything' });
+    for (const reason of reasons) console.log(`The lab cannot run yet: ${reason}`);
+    if (reasons.length === 0) console.log('Everything is here. `npm start` shows Drover at work.');
+  } catch (error) {
+    showError(error);
+    process.exitCode = 1;
+  }
+}
