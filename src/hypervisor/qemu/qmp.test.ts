@@ -4,7 +4,7 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { Server, Socket } from 'node:net';
@@ -390,6 +390,18 @@ async function startQemu(): Promise<{ path: string; process: ChildProcess }> {
   return { path, process: started };
 }
 
+/** Stops the process and waits until each of its threads stands still: the signal alone returns before that. */
+async function freeze(child: ChildProcess): Promise<void> {
+  child.kill('SIGSTOP');
+  const tasks = `/proc/${child.pid}/task`;
+  const running = (): boolean =>
+    readdirSync(tasks).some((task) => !/\) T /.test(readFileSync(join(tasks, task, 'stat'), 'utf8')));
+  for (let tries = 0; running(); tries += 1) {
+    if (tries === 400) throw new Error('the process does not stop');
+    await sleep(5);
+  }
+}
+
 describe.skipIf(!qemu.ok)('a real QEMU', () => {
   test('greets, answers, refuses, and tells stop and cont with times of both sides', async () => {
     const { path } = await startQemu();
@@ -427,7 +439,7 @@ describe.skipIf(!qemu.ok)('a real QEMU', () => {
   test('a stopped process runs into the deadline; continued, it answers again and its late answer is dropped', async () => {
     const { path, process: child } = await startQemu();
     const qmp = await connect(path);
-    child.kill('SIGSTOP');
+    await freeze(child);
     const error = await failure(qmp.execute('query-status', {}, { timeoutMs: 100 }), QmpTimeout);
     expect(error.sent).toBe(true);
     child.kill('SIGCONT');
@@ -439,7 +451,7 @@ describe.skipIf(!qemu.ok)('a real QEMU', () => {
     const qmp = await connect(path);
     // Writing to a pipe that nobody reads blocks in open(), inside the main loop.
     const pipe = join(directory, 'pipe');
-    execFileSync('mkfifo', [pipe]);
+    execFileSync('/usr/bin/mkfifo', [pipe]);
     const hang = qmp.execute('human-monitor-command', { 'command-line': `pmemsave 0 4096 "${pipe}"` });
     const asked = Array.from({ length: 20 }, () =>
       failure(qmp.execute('query-status', {}, { timeoutMs: 100 }), QmpTimeout),
@@ -458,7 +470,7 @@ describe.skipIf(!qemu.ok)('a real QEMU', () => {
     const { path, process: child } = await startQemu();
     const qmp = await connect(path);
     const events = all(qmp.events());
-    child.kill('SIGSTOP'); // so that the command is pending for certain
+    await freeze(child); // so that the command is pending for certain
     const pending = failure(qmp.execute('query-status'), QmpDisconnected);
     const emergency = failure(qmp.executeOob('query-yank'), QmpDisconnected);
     const exited = once(child, 'exit');
