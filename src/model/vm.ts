@@ -66,11 +66,12 @@ export interface RunningSpec {
 }
 
 export type VmState =
-  | { readonly kind: 'creating' }
+  /** Its disks are being made; `thenStart`: it is started as soon as they are there. */
+  | { readonly kind: 'creating'; readonly thenStart: boolean }
   | { readonly kind: 'stopped' }
   | { readonly kind: 'starting' }
   | { readonly kind: 'running' }
-  | { readonly kind: 'stopping'; readonly force: boolean }
+  | { readonly kind: 'stopping'; readonly force: boolean; readonly timeoutMs: number }
   /** Its guest ended by itself or could not start. `start` tries again. */
   | { readonly kind: 'crashed'; readonly message: string }
   /** Its record goes as soon as the host has removed what it holds. */
@@ -81,6 +82,7 @@ export interface VmRecord {
   readonly id: VmId;
   readonly name: string;
   readonly spec: VmSpec;
+  /** Of its last boot; null before the first. */
   readonly running: RunningSpec | null;
   readonly provision: readonly Provision[];
   readonly state: VmState;
