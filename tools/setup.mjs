@@ -18,8 +18,10 @@ import { installPackages, missingPackages } from './setup/packages.mjs';
 import { downloadQemu, missingQemu, qemuTrouble } from './setup/qemu.mjs';
 import { command, droverDir, interruptible, repo, SetupError, startLog, step } from './setup/run.mjs';
 
-/** ip, tc and ss for the lab's networks; a C compiler for the guest's program; xz for Debian 13's kernel modules */
-const systemPackages = ['iproute2', 'gcc', 'libc6-dev', 'xz-utils'];
+/** a C compiler for the guest's program; xz for Debian 13's kernel modules */
+const buildPackages = ['gcc', 'libc6-dev', 'xz-utils'];
+/** and ip, tc and ss for the lab's networks */
+const systemPackages = ['iproute2', ...buildPackages];
 
 /**
  * @param {{ need: 'everything' | 'what-can-be' }} options
@@ -35,34 +37,40 @@ export async function setUp({ need }) {
       'Use an x86_64 machine or virtual machine with Debian 12 or 13. `npm run check` and `npm test -- unit` run anywhere.',
     );
   }
-  if (survey(host).todo.length > 0) await interruptible(() => alone(() => mend(host, need)));
+  if (survey(host, need).todo.length > 0) await interruptible(() => alone(() => mend(host, need)));
   return { host, leftOut: leftOut(host) };
 }
 
-/** Looks only. `todo` is what the person is told, in the order in which it is done. */
-function survey(host) {
+/**
+ * Looks only. `todo` is what the person is told, in the order in which it is done; what needs root and can be left out is not in it.
+ */
+function survey(host, need) {
   const todo = [];
   const lab = host.noLab === undefined;
   const qemu = lab ? missingQemu(host) : { download: false, packages: [] };
   const guestParts = lab && missingGuestParts();
   const packages = lab ? [...notInstalled(systemPackages), ...qemu.packages] : [];
+  const mayInstall = host.becomeRoot !== undefined || need === 'everything';
   const npm = missingPackages();
+  // The image is made by a compiler that may not be there; QEMU is not needed to make it.
+  const mayBuild = lab && (mayInstall || notInstalled(buildPackages).length === 0);
   const guest = lab ? guestState() : 'no builder';
   if (qemu.download)
     todo.push(
       `QEMU from ${host.codename}-backports into .drover/qemu, beside the system's (no KVM here: QEMU 10 is needed)`,
     );
   if (guestParts) todo.push("Debian's cloud kernel and busybox into .drover/debian, for the lab's guests");
-  if (packages.length > 0) todo.push(`Debian packages, installed by apt: ${packages.join(' ')}`);
-  if (qemu.download) todo.push('the shared libraries which that QEMU needs, installed by apt where missing');
+  if (packages.length > 0 && mayInstall) todo.push(`Debian packages, installed by apt: ${packages.join(' ')}`);
+  if (qemu.download && mayInstall)
+    todo.push('the shared libraries which that QEMU needs, installed by apt where missing');
   if (npm) todo.push('npm packages into node_modules (npm ci)');
-  if (guest === 'to build') todo.push("the lab's guest image into .drover/guest");
+  if (guest === 'to build' && mayBuild) todo.push("the lab's guest image into .drover/guest");
   return { todo, qemu, guestParts, packages, npm, guest };
 }
 
 async function mend(host, need) {
   // Again, under the lock: whoever held it before us may have done it all.
-  let missing = survey(host);
+  let missing = survey(host, need);
   if (missing.todo.length === 0) return;
   startLog();
   console.log('Drover sets up what is missing here:');
@@ -73,7 +81,7 @@ async function mend(host, need) {
     if (missing.qemu.download) await step('Downloading and unpacking QEMU', () => downloadQemu(host));
     if (missing.guestParts) await step('Downloading and unpacking the guest kernel and busybox', downloadGuestParts);
     closePrivateApt();
-    missing = survey(host);
+    missing = survey(host, need);
   }
   if (missing.npm) await step('Installing npm packages', installPackages);
   if (missing.packages.length > 0) {
@@ -88,8 +96,8 @@ async function mend(host, need) {
       );
     }
   }
-  missing = survey(host);
-  if (missing.guest === 'to build' && missing.packages.length === 0) await step('Building the guest image', buildGuest);
+  if (missing.guest === 'to build' && notInstalled(buildPackages).length === 0)
+    await step('Building the guest image', buildGuest);
   if (missing.guest === 'no builder' && host.noLab === undefined) {
     console.log('  The guest image is left out: src/lab/guest/build.ts is not in this clone.');
   }
@@ -112,7 +120,7 @@ async function giveToOwner() {
 /** Why the lab cannot run, after all that could be done was done. */
 function leftOut(host) {
   if (host.noLab !== undefined) return [host.noLab];
-  const missing = survey(host);
+  const missing = survey(host, 'everything');
   const reasons = [];
   if (missing.packages.length > 0)
     reasons.push(`Debian packages are missing; run: ${installCommand(missing.packages)}`);

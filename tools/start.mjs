@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import path from 'node:path';
-import { lookAtHost, systemNode } from './setup/host.mjs';
+import { asRoot, lookAtHost, systemNode } from './setup/host.mjs';
 import { repo, SetupError } from './setup/run.mjs';
 import { setUp, showError } from './setup.mjs';
 
@@ -12,7 +12,7 @@ async function main() {
   if (host.noLab === undefined && host.becomeRoot === undefined) {
     throw new SetupError(
       'the lab needs root (it makes network namespaces), and this is not root and has no sudo without a password',
-      `Run this instead:\n    sudo ${[systemNode(), path.join(repo, 'tools/start.mjs'), ...args].map(quoted).join(' ')}`,
+      `Run this instead:\n    ${asRoot([systemNode(), path.join(repo, 'tools/start.mjs'), ...args].map(quoted).join(' '))}`,
     );
   }
   const { leftOut } = await setUp({ need: 'everything' });

@@ -14,7 +14,7 @@ const node24 = path.join(repo, 'node_modules/.bin/node');
 const scenarios = path.join(repo, 'test/lab/run.ts');
 const afterTermMs = 20_000;
 
-/** @typedef {{ passed: number, failed: number, leftOut?: string }} Outcome */
+/** @typedef {{ passed: number, failed: number, skipped?: number, leftOut?: string }} Outcome */
 
 /** @type {Record<string, (setup: Awaited<ReturnType<typeof setUp>>) => Promise<Outcome>>} */
 const parts = {
@@ -49,7 +49,9 @@ async function main() {
   const failed = rows.reduce((sum, row) => sum + row.failed, 0);
   console.log('\n=== summary ===');
   for (const row of rows) {
-    const said = row.leftOut === undefined ? `${row.passed} passed, ${row.failed} failed` : `left out: ${row.leftOut}`;
+    const skipped = row.skipped > 0 ? `, ${row.skipped} skipped (their output says why)` : '';
+    const said =
+      row.leftOut === undefined ? `${row.passed} passed, ${row.failed} failed${skipped}` : `left out: ${row.leftOut}`;
     const done = row.name === 'check' && row.failed === 0 ? 'clean' : said;
     console.log(`${row.name.padEnd(9)} ${`${row.seconds.toFixed(1)} s`.padStart(9)}   ${done}`);
   }
@@ -82,17 +84,19 @@ async function runVitest(project, deadlineMs) {
   const { code } = await run([node24, '--disable-warning=ExperimentalWarning', vitest, ...args], deadlineMs);
   let passed = 0;
   let failed = 0;
+  let skipped = 0;
   if (existsSync(report)) {
     const result = JSON.parse(readFileSync(report, 'utf8'));
     passed = result.numPassedTests;
     failed = result.numFailedTests;
+    skipped = result.numPendingTests;
     // A file that could not even be loaded has no tests to fail.
     failed += result.testResults.filter(
       (file) => file.status === 'failed' && file.assertionResults.length === 0,
     ).length;
   }
   if (code !== 0 && failed === 0) failed = 1;
-  return { passed, failed };
+  return { passed, failed, skipped };
 }
 
 /** @returns {Promise<Outcome>} */
@@ -115,7 +119,13 @@ async function runScenarios({ host, leftOut }) {
  */
 function run(argv, deadlineMs) {
   return new Promise((resolve) => {
-    const child = spawn(argv[0], argv.slice(1), { cwd: repo, stdio: ['ignore', 'pipe', 'inherit'] });
+    // Its output is a pipe to us, so it cannot see whether a person is at the other end.
+    const colour =
+      process.stdout.isTTY && process.env.NO_COLOR === undefined
+        ? { FORCE_COLOR: '1' }
+        : { NO_COLOR: '1', FORCE_COLOR: undefined };
+    const env = { ...process.env, ...colour };
+    const child = spawn(argv[0], argv.slice(1), { cwd: repo, env, stdio: ['ignore', 'pipe', 'inherit'] });
     let tail = '';
     let kill;
     child.stdout.on('data', (chunk) => {

@@ -4,6 +4,7 @@
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { asRoot } from './host.mjs';
 import { ask, command, droverDir, SetupError } from './run.mjs';
 import { debianEntries, writeEntries } from './sources.mjs';
 
@@ -29,7 +30,7 @@ export function notInstalled(names) {
 
 /** The one command a person runs where we cannot become root. */
 export function installCommand(names) {
-  return `sudo apt-get install -y --no-install-recommends ${names.join(' ')}`;
+  return asRoot(`apt-get install -y --no-install-recommends ${names.join(' ')}`);
 }
 
 /**

@@ -66,6 +66,12 @@ function hasKvm() {
   }
 }
 
+/** A command line for a person to run as root: by sudo, or by su on a Debian that has no sudo. */
+export function asRoot(line) {
+  if (existsSync('/usr/bin/sudo')) return `sudo ${line}`;
+  return `su -c "${line.replaceAll(/["$`\\]/g, '\\$&')}"`;
+}
+
 /**
  * The Node that started all this, to be named in commands for people: not the one in node_modules, which may be
  * replaced under our feet by `npm ci`.
