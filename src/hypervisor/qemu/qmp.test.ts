@@ -4,7 +4,7 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { Server, Socket } from 'node:net';
@@ -374,7 +374,7 @@ const repoRoot = new URL('../../..', import.meta.url).pathname;
 const qemu = await locateQemu({ env: process.env, repoRoot });
 if (!qemu.ok) process.stderr.write(`qmp.test.ts: tests with a real QEMU are left out: ${qemu.reason}\n`);
 
-async function startQemu(): Promise<{ path: string; process: ChildProcess }> {
+async function startQemu(): Promise<{ path: string; process: ChildProcess; qmp: QmpConnection }> {
   if (!qemu.ok) throw new Error(qemu.reason);
   const path = join(directory, 'qmp');
   const started = spawn(
@@ -386,8 +386,15 @@ async function startQemu(): Promise<{ path: string; process: ChildProcess }> {
     { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, ...qemu.env } },
   );
   cleanUp.push(() => started.kill('SIGKILL'));
-  for (let tries = 0; !existsSync(path) && started.exitCode === null && tries < 400; tries += 1) await sleep(25);
-  return { path, process: started };
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return { path, process: started, qmp: await connect(path) };
+    } catch (error) {
+      // Not there yet, or there and not listened on yet.
+      if (!(error instanceof QmpDisconnected) || tries === 400) throw error;
+      await sleep(25);
+    }
+  }
 }
 
 /** Stops the process and waits until each of its threads stands still: the signal alone returns before that. */
@@ -404,8 +411,7 @@ async function freeze(child: ChildProcess): Promise<void> {
 
 describe.skipIf(!qemu.ok)('a real QEMU', () => {
   test('greets, answers, refuses, and tells stop and cont with times of both sides', async () => {
-    const { path } = await startQemu();
-    const qmp = await connect(path);
+    const { qmp } = await startQemu();
     if (qemu.ok) expect(qmp.version).toMatchObject(qemu.version);
     expect(qmp.supports('migrate')).toBe(true);
     expect(await qmp.execute('query-status')).toMatchObject({ running: false, status: 'prelaunch' });
@@ -425,8 +431,7 @@ describe.skipIf(!qemu.ok)('a real QEMU', () => {
   });
 
   test('a second client gets no greeting, is told why, and is served when the first has left', async () => {
-    const { path } = await startQemu();
-    const first = await connect(path);
+    const { path, qmp: first } = await startQemu();
     const error = await failure(connectQmp({ path, timeoutMs: 200 }), QmpTimeout);
     expect(error).toMatchObject({ command: 'greeting', sent: false });
     expect(error.message).toContain('another client holds this socket');
@@ -437,8 +442,7 @@ describe.skipIf(!qemu.ok)('a real QEMU', () => {
   });
 
   test('a stopped process runs into the deadline; continued, it answers again and its late answer is dropped', async () => {
-    const { path, process: child } = await startQemu();
-    const qmp = await connect(path);
+    const { process: child, qmp } = await startQemu();
     await freeze(child);
     const error = await failure(qmp.execute('query-status', {}, { timeoutMs: 100 }), QmpTimeout);
     expect(error.sent).toBe(true);
@@ -447,8 +451,7 @@ describe.skipIf(!qemu.ok)('a real QEMU', () => {
   });
 
   test('while the main loop hangs, ordinary commands run into deadlines and emergency ones are answered', async () => {
-    const { path } = await startQemu();
-    const qmp = await connect(path);
+    const { qmp } = await startQemu();
     // Writing to a pipe that nobody reads blocks in open(), inside the main loop.
     const pipe = join(directory, 'pipe');
     execFileSync('/usr/bin/mkfifo', [pipe]);
@@ -467,8 +470,7 @@ describe.skipIf(!qemu.ok)('a real QEMU', () => {
   });
 
   test('killed, it ends the pending commands, the events and the connection', async () => {
-    const { path, process: child } = await startQemu();
-    const qmp = await connect(path);
+    const { path, process: child, qmp } = await startQemu();
     const events = all(qmp.events());
     await freeze(child); // so that the command is pending for certain
     const pending = failure(qmp.execute('query-status'), QmpDisconnected);
