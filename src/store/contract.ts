@@ -200,7 +200,8 @@ export function storeContract(name: string, open: () => Promise<StoreBed>): void
         const since = await put('vms/a', 0);
         await put('vms/a', 1);
         await put('hosts/a', 'not watched');
-        const watching = take(store.watch('vms/', since, ending.signal), 4);
+        await put('vms/a', 2);
+        const watching = take(store.watch('vms/', since, ending.signal), 5);
         await store.commit(
           [],
           [
@@ -213,9 +214,10 @@ export function storeContract(name: string, open: () => Promise<StoreBed>): void
         await put('vms/c', 3);
         await put('vms/c', 4);
         const seen = await watching;
-        expect(seen.map(({ revision }) => revision)).toEqual([1, 3, 4, 5].map((n) => since + n));
+        expect(seen.map(({ revision }) => revision)).toEqual([1, 3, 4, 5, 6].map((n) => since + n));
         expect(seen.map(({ changes }) => changes.map(plain).sort())).toEqual([
           ['vms/a=1'],
+          ['vms/a=2'],
           ['vms/a deleted', 'vms/b=2'],
           ['vms/c=3'],
           ['vms/c=4'],
@@ -301,6 +303,20 @@ export function storeContract(name: string, open: () => Promise<StoreBed>): void
         expect(lease.lost.aborted).toBe(true);
       });
 
+      test('a lease that ends takes its own entries with it and no others', async () => {
+        const [one, other] = [await store.lease(ttlMs), await store.lease(ttlMs)];
+        await store.commit(
+          [],
+          [
+            { key: 'a', put: 1, lease: one.id },
+            { key: 'b', put: 2, lease: other.id },
+            { key: 'c', put: 3 },
+          ],
+        );
+        await one.dispose();
+        expect((await store.list('')).entries.map(({ key }) => key)).toEqual(['b', 'c']);
+      });
+
       test('nothing is written under a lease that is gone', async () => {
         const lease = await store.lease(ttlMs);
         await lease.dispose();
@@ -355,7 +371,11 @@ export function storeContract(name: string, open: () => Promise<StoreBed>): void
           },
           { ttlMs, ...options },
         );
-        return { terms, done, stop: () => (stop.abort(), done) };
+        const goHome = (): Promise<void> => {
+          stop.abort();
+          return done;
+        };
+        return { terms, stop: goHome };
       };
 
       test('the second does not lead while the first does, takes over when it ends, and its term is larger', async () => {

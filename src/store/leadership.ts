@@ -93,10 +93,8 @@ async function campaign(
   let won = false;
   try {
     const result = await store.commit(
-      [
-        { key: leaderKey, absent: true },
-        lastTerm === undefined ? { key: termKey, absent: true } : { key: termKey, changed: lastTerm.changed },
-      ],
+      // Whoever led since the list was read has changed the term, so this one guard covers the leader's entry as well.
+      [lastTerm === undefined ? { key: termKey, absent: true } : { key: termKey, changed: lastTerm.changed }],
       [
         { key: leaderKey, put: { holder: me, term }, lease: lease.id },
         { key: termKey, put: { term } },

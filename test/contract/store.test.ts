@@ -3,6 +3,7 @@
  * a file that is not ours.
  */
 import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -78,6 +79,11 @@ storeContract('memory', async () => bedOf((options) => new Engine(options), 'kee
 storeContract('sqlite', async () => bedOf((options) => sqliteEngine(file, options), 'restarts'));
 
 describe('a SQLite store among processes', () => {
+  const children: ChildProcess[] = [];
+  afterEach(() => {
+    for (const child of children.splice(0)) child.kill('SIGKILL');
+  });
+
   /** Another process running `body` with `store` open on the file and `say` for its answers. */
   function inAnotherProcess(body: string) {
     const module = new URL('../../src/store/sqlite.ts', import.meta.url).href;
@@ -90,6 +96,7 @@ describe('a SQLite store among processes', () => {
     const child = spawn(process.execPath, ['--input-type=module', '-e', code], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
+    children.push(child);
     const exited = once(child, 'exit');
     return { child, exited, lines: createInterface({ input: child.stdout })[Symbol.asyncIterator]() };
   }
