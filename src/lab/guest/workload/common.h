@@ -94,9 +94,11 @@ void gate_release(struct gate *gate);
 
 extern char boot_id[17];       /* random for each boot, so a live move keeps it and a restart does not */
 extern volatile bool stopping; /* set once, at shutdown: long work ends early */
-extern char problem[256];      /* what of the command line could not be had; empty when all is well */
+extern char problems[512];     /* what of the command line could not be had; empty when all is well */
 
 u64 random_u64(void);
+/* Adds to `problems`; plain words without quotes, for they go into JSON. */
+void report_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void start_thread(void *(*run)(void *), void *argument);
 void lower_priority(void); /* the calling thread yields to the echo and to the kernel's network threads */
 

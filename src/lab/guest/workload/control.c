@@ -39,7 +39,7 @@ static void reply_status(char *reply) {
            "\"memory\":{\"fillPages\":%llu,\"setPages\":%llu},"
            "\"diskAtBoot\":{\"found\":\"%s\",\"sealed\":%s,\"blocks\":%llu,\"bad\":%llu,\"sequence\":%llu}}",
            boot_id, (ull)disk.boots, (ull)up.tv_sec * 1000 + (ull)up.tv_nsec / NS_PER_MS,
-           memory.ready && disk.ready ? "true" : "false", problem, (ull)memory.pages_per_second, (ull)memory.set_mib,
+           memory.ready && disk.ready ? "true" : "false", problems, (ull)memory.pages_per_second, (ull)memory.set_mib,
            (ull)memory.bytes_per_page, (ull)memory.achieved, (ull)memory.written, (ull)disk.writes_per_second,
            (ull)disk.achieved, (ull)disk.sequence, (ull)disk.errors, (ull)memory.fill_pages, (ull)memory.set_pages,
            disk.found, strcmp(disk.found, "sealed") == 0 ? "true" : "false", (ull)disk.boot_blocks, (ull)disk.boot_bad,

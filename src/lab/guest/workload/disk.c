@@ -210,7 +210,7 @@ static void *run(void *wanted) {
   u64 *buffer = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
   open_ledger();
   if (disk >= 0) rate = (u64)(uintptr_t)wanted;
-  if (disk < 0 && wanted != NULL) snprintf(problem, sizeof problem, "drover.disk: %s at /dev/vda", found);
+  if (disk < 0 && wanted != NULL) report_problem("drover.disk: no disk to write to at /dev/vda (%s)", found);
 
   pthread_mutex_lock(&wake_mutex);
   ready = true;

@@ -19,6 +19,7 @@
 #include <net/route.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,12 +36,24 @@
 #include <unistd.h>
 
 char boot_id[17];
-char problem[256];
+char problems[512];
 volatile bool stopping;
 
 static char command_line[4096];
 
 /* -- small tools that the other parts share ------------------------------------------------------------------------ */
+
+void report_problem(const char *format, ...) {
+  static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  va_list arguments;
+  va_start(arguments, format);
+  pthread_mutex_lock(&mutex);
+  size_t used = strlen(problems);
+  if (used > 0 && used + 3 < sizeof problems) used += (size_t)sprintf(problems + used, "; ");
+  vsnprintf(problems + used, sizeof problems - used, format, arguments);
+  pthread_mutex_unlock(&mutex);
+  va_end(arguments);
+}
 
 void gate_enter(struct gate *gate) {
   pthread_mutex_lock(&gate->mutex);
@@ -163,9 +176,9 @@ static void configure_network(void) {
     struct sockaddr_in *in = (struct sockaddr_in *)&request.ifr_addr;
     in->sin_family = AF_INET;
     if (inet_pton(AF_INET, address, &in->sin_addr) != 1 || bits < 1 || bits > 32)
-      snprintf(problem, sizeof problem, "drover.ip is not an address with a prefix length");
+      report_problem("drover.ip is not an address with a prefix length");
     else if (ioctl(control, SIOCSIFADDR, &request) != 0)
-      snprintf(problem, sizeof problem, "drover.ip: there is no network card");
+      report_problem("drover.ip: there is no network card");
     in->sin_addr.s_addr = htonl(~0u << (32 - bits));
     ioctl(control, SIOCSIFNETMASK, &request);
     bring_up(control, "eth0");
@@ -177,7 +190,7 @@ static void configure_network(void) {
     struct sockaddr_in *via = (struct sockaddr_in *)&route.rt_gateway;
     via->sin_family = AF_INET;
     if (inet_pton(AF_INET, gateway, &via->sin_addr) != 1 || ioctl(control, SIOCADDRT, &route) != 0)
-      snprintf(problem, sizeof problem, "drover.gateway cannot be used");
+      report_problem("drover.gateway cannot be used");
   }
   close(control);
 }
@@ -187,7 +200,7 @@ static void start_workload(void) {
   unsigned long long fill = 0, rate = 0, set_mib = 0, writes = 0;
   if (setting("fill", value, sizeof value)) fill = strtoull(value, NULL, 10);
   if (setting("load", value, sizeof value) && sscanf(value, "%llu,%llu", &rate, &set_mib) != 2)
-    snprintf(problem, sizeof problem, "drover.load is not PAGES_PER_S,SET_MIB");
+    report_problem("drover.load is not PAGES_PER_S,SET_MIB");
   if (setting("disk", value, sizeof value)) writes = strtoull(value, NULL, 10);
   echo_start();
   control_start();
@@ -304,6 +317,7 @@ int main(void) {
   int signals = signalfd(-1, &handled, SFD_CLOEXEC);
 
   mount_file_systems();
+  sethostname("guest", 5);
   seed_random();
   load_modules();
   configure_network();

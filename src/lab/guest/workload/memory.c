@@ -86,8 +86,15 @@ static u64 coprime_stride(u64 pages) {
   }
 }
 
+/* Replaces the set; the old one stays when there is no room. */
 static const char *make_set(u64 pages, u32 words) {
   static char why[96];
+  u64 free_now = free_mib() + set_pages / 256;
+  if (pages * PAGE_BYTES >> 20 > free_now) {
+    snprintf(why, sizeof why, "a set of %llu MiB does not fit: %llu MiB are free",
+             (unsigned long long)(pages * PAGE_BYTES >> 20), (unsigned long long)free_now);
+    return why;
+  }
   if (set != NULL) {
     munmap(set, set_pages * PAGE_BYTES);
     free(generations);
@@ -95,13 +102,6 @@ static const char *make_set(u64 pages, u32 words) {
   set = NULL;
   generations = NULL;
   set_pages = 0;
-  if (pages == 0) return NULL;
-  u64 free_now = free_mib();
-  if (pages * PAGE_BYTES >> 20 > free_now) {
-    snprintf(why, sizeof why, "a set of %llu MiB does not fit: %llu MiB are free",
-             (unsigned long long)(pages * PAGE_BYTES >> 20), (unsigned long long)free_now);
-    return why;
-  }
   u64 *at = map_pages(pages);
   u32 *table = calloc(pages, sizeof *table);
   if (at == NULL || table == NULL) {
@@ -165,15 +165,15 @@ static void *run(void *unused) {
   if (fill_pages > 0) {
     u64 free_now = free_mib();
     if (fill_pages * PAGE_BYTES >> 20 > free_now || (fill = map_pages(fill_pages)) == NULL) {
-      snprintf(problem, sizeof problem, "drover.fill of %llu MiB does not fit: %llu MiB are free",
-               (unsigned long long)(fill_pages * PAGE_BYTES >> 20), (unsigned long long)free_now);
+      report_problem("drover.fill of %llu MiB does not fit: %llu MiB are free",
+                     (unsigned long long)(fill_pages * PAGE_BYTES >> 20), (unsigned long long)free_now);
       fill_pages = 0;
     }
     for (u64 page = 0; page < fill_pages && !stopping; page++)
       pattern_write(fill + page * PAGE_WORDS, PAGE_WORDS, pattern_start(seed, page, 0));
   }
   const char *why = wanted_rate > 0 ? make_set(wanted_set_mib * 256, hot_words) : NULL;
-  if (why != NULL) snprintf(problem, sizeof problem, "drover.load: %s", why);
+  if (why != NULL) report_problem("drover.load: %s", why);
   if (set != NULL) rate = wanted_rate;
 
   pthread_mutex_lock(&wake_mutex);
@@ -225,7 +225,6 @@ const char *memory_load(u64 pages_per_second, u64 set_mib, u64 bytes_per_page) {
   if (set_mib == 0) return "a load needs a set of at least 1 MiB";
   /* Another size or width starts a fresh set: what an older, wider write left in a page would not be known. */
   if (set == NULL || set_mib * 256 != set_pages || bytes_per_page / 8 != hot_words) {
-    set_rate(0);
     gate_hold(&gate);
     const char *why = make_set(set_mib * 256, (u32)(bytes_per_page / 8));
     gate_release(&gate);
