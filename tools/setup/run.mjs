@@ -13,6 +13,8 @@ export const droverDir = path.join(repo, '.drover');
 const logFile = path.join(droverDir, 'setup.log');
 const signOfLifeMs = 10_000;
 const shownLines = 15;
+/** what an interrupted program gets to clean up before it is killed */
+const graceMs = 5_000;
 
 /** A trouble the person can do something about: what happened, and what to do next. Shown without a stack trace. */
 export class SetupError extends Error {
@@ -23,7 +25,7 @@ export class SetupError extends Error {
   }
 }
 
-/** children that a Ctrl-C must end, and those it must wait for */
+/** children that a Ctrl-C ends, and those it only waits for */
 const running = new Set();
 const shielded = new Set();
 let interrupted = false;
@@ -37,8 +39,15 @@ function onSignal(signal) {
     console.error(
       '\nInterrupted: the package installation that has begun is finished first (Ctrl-C again: leave it running).',
     );
-    return;
+  } else if (running.size === 0) {
+    leave();
+  } else {
+    // npm rolls back on INT, which takes a moment: the lock must not fall while it is still at node_modules.
+    setTimeout(() => [...running].forEach((child) => child.kill('SIGKILL')), graceMs);
   }
+}
+
+function leave() {
   console.error('\nInterrupted. The next run goes on from here.');
   process.exit(130);
 }
@@ -102,10 +111,7 @@ export function command(argv, options) {
     const end = () => {
       clearTimeout(timer);
       kept.delete(child);
-      if (interrupted) {
-        console.error('Interrupted. The next run goes on from here.');
-        process.exit(130);
-      }
+      if (interrupted && running.size + shielded.size === 0) leave();
     };
     child.on('error', (error) => {
       end();
