@@ -1,0 +1,158 @@
+/** `drover migrate`: starts a migration, waits for its end and says what it cost. */
+import { Option, type Command } from 'commander';
+import { UserError } from '../../model/failure.ts';
+import { techniques, type Technique } from '../../model/migration.ts';
+import { parseBytesPerSecond, parseDurationMs } from '../../model/units.ts';
+import type { MigrateBody, MigrationView } from '../../wire/endpoints.ts';
+import { interruptible, named, type Context } from '../context.ts';
+import { follow } from '../follow.ts';
+import { exitCodeOf, outcome } from '../outcome.ts';
+import { openScreen } from '../screen.ts';
+
+interface Flags {
+  readonly to?: string;
+  readonly technique: Technique;
+  readonly maxDowntime?: string;
+  readonly maxBandwidth?: string;
+  readonly deadline?: string;
+  readonly autoConverge?: true;
+  readonly parallelStreams?: string;
+  readonly compression?: 'none' | 'xbzrle' | 'zstd';
+  readonly whenNotConverging?: 'fail' | 'post-copy' | 'pause';
+  readonly shutdownTimeout?: string;
+  readonly forceOff?: true;
+  readonly because?: string;
+  readonly watch?: true;
+  readonly wait: boolean;
+  readonly dryRun?: true;
+}
+
+export function addMigrate(program: Command, context: Context): void {
+  program
+    .command('migrate <vm>')
+    .description('move a running VM to another host')
+    .option('--to <host>', 'where to (else the host with most room)')
+    .addOption(new Option('--technique <technique>', 'how').choices(techniques).default('auto'))
+    .option('--max-downtime <duration>', 'longest pause of the guest in pre-copy, e.g. 300ms')
+    .option('--max-bandwidth <rate>', 'use no more of the link, e.g. 1Gbit or 100MiB/s')
+    .option('--deadline <duration>', 'time that warm-up may take, e.g. 60s')
+    .option('--auto-converge', 'slow the guest down when it writes faster than the link')
+    .option('--parallel-streams <n>', 'send memory over n connections (not with post-copy)')
+    .addOption(new Option('--compression <kind>', 'of the memory sent').choices(['none', 'xbzrle', 'zstd']))
+    .addOption(
+      new Option('--when-not-converging <what>', 'what to do when warm-up does not get ahead of the guest').choices([
+        'fail',
+        'post-copy',
+        'pause',
+      ]),
+    )
+    .option('--shutdown-timeout <duration>', 'cold: time the guest has to shut down, e.g. 60s')
+    .option('--force-off', 'cold: switch the guest off when it does not shut down in time')
+    .option('--because <text>', 'the reason, kept with the migration')
+    .option('--watch', 'show it live')
+    .option('--no-wait', 'return as soon as it has begun')
+    .option('--dry-run', 'check everything, change nothing')
+    .addHelpText(
+      'after',
+      `
+Waits for the end unless --no-wait is given. Exit code: 0 the guest runs on the target, 1 failed, 3 cancelled or not converged.
+Ctrl-C stops the waiting, not the migration.
+
+Examples:
+  $ drover migrate web1 --to h2 --watch
+  $ drover migrate web1 --technique post-copy --max-bandwidth 1Gbit --output json --watch`,
+    )
+    .action((vm: string, flags: Flags) => migrate(context, vm, flags));
+}
+
+async function migrate(context: Context, vm: string, flags: Flags): Promise<void> {
+  const body = bodyOf(flags);
+  const client = context.client();
+  const migration = await named(context, { vm, host: flags.to }, () => client.migrateVm({ params: { vm }, body }));
+  const { vmName, source, target, technique, id } = migration;
+  if (flags.dryRun) {
+    context.print(
+      migration,
+      () => `${vmName} can move from ${source} to ${target} by ${technique}; nothing was changed`,
+    );
+    return;
+  }
+  if (!flags.wait) {
+    context.print(migration, () => id);
+    context.say(`${vmName} moves from ${source} to ${target} (${technique}). Follow it: drover migration watch ${id}`);
+    return;
+  }
+  if (!flags.watch) context.say(`${vmName}: ${source} -> ${target} (${technique}), ${id}`);
+  await waitForEnd(context, migration, flags.watch ? 'live' : 'result');
+}
+
+/** Waits, shows, and sets the exit code. @throws Interrupted after Ctrl-C, having said that the migration goes on */
+export async function waitForEnd(context: Context, migration: MigrationView, show: 'live' | 'result'): Promise<void> {
+  const { clock } = context.surroundings;
+  const { id } = migration;
+  const interruption = interruptible(context);
+  const screen = show === 'live' ? openScreen(context, migration) : undefined;
+  let last = migration;
+  let open = true;
+  const close = (): void => {
+    if (open) screen?.close();
+    open = false;
+  };
+  try {
+    for await (const event of follow(context.client(), id, { clock, signal: interruption.signal })) {
+      screen?.show(event);
+      if (event.type === 'migration') last = event.migration;
+    }
+    close();
+    // The live view ends with the same words, the stream with the same record.
+    if (!screen) context.print(last, () => outcome(last).join('\n'));
+    else if (!context.json && !context.surroundings.stdout.isTTY) context.print(last, () => outcome(last).join('\n'));
+    context.end(exitCodeOf(last));
+  } catch (error) {
+    close();
+    if (interruption.signal.aborted) {
+      context.say(
+        `The migration goes on. Follow it: drover migration watch ${id}\nTo stop it: drover migration cancel ${id}`,
+      );
+    } else if (error instanceof UserError) {
+      context.say(`The migration ${id} may still be going on; it does not need this command.`);
+    }
+    throw error;
+  } finally {
+    interruption.stop();
+  }
+}
+
+function bodyOf(flags: Flags): MigrateBody {
+  const { maxDowntime, maxBandwidth, deadline, autoConverge, parallelStreams, shutdownTimeout, forceOff } = flags;
+  const { compression, whenNotConverging } = flags;
+  return {
+    to: flags.to ?? null,
+    technique: flags.technique,
+    policy: {
+      ...(maxDowntime === undefined ? {} : { maxDowntimeMs: parseDurationMs(maxDowntime) }),
+      ...(maxBandwidth === undefined ? {} : { maxBandwidthBytesPerSecond: parseBytesPerSecond(maxBandwidth) }),
+      ...(deadline === undefined ? {} : { deadlineMs: parseDurationMs(deadline) }),
+      ...(autoConverge === undefined ? {} : { autoConverge }),
+      ...(parallelStreams === undefined ? {} : { parallelStreams: parseCount(parallelStreams, '--parallel-streams') }),
+      ...(compression === undefined ? {} : { compression }),
+      ...(whenNotConverging === undefined ? {} : { whenNotConverging }),
+      ...(shutdownTimeout === undefined ? {} : { shutdownTimeoutMs: parseDurationMs(shutdownTimeout) }),
+      ...(forceOff === undefined ? {} : { forceOff }),
+    },
+    why: flags.because ?? null,
+    dryRun: flags.dryRun ?? false,
+  };
+}
+
+/** @throws UserError invalid-input */
+export function parseCount(text: string, option: string): number {
+  if (!/^\d{1,9}$/.test(text)) {
+    throw new UserError(
+      'invalid-input',
+      `'${text}' is not a number (${option}).`,
+      'Write a whole number, for example 4.',
+    );
+  }
+  return Number(text);
+}

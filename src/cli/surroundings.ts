@@ -1,0 +1,103 @@
+/**
+ * What a command line program finds around itself: terminal, environment, signals, time. An argument, so that every command
+ * can be run in a test. Not here: what is done with it.
+ */
+import { homedir } from 'node:os';
+import { dirname, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { systemClock, type Clock } from '../runtime/clock.ts';
+
+export interface Output {
+  write(text: string | Uint8Array): void;
+  readonly isTTY: boolean;
+  readonly columns: number;
+  readonly rows: number;
+  /** Called when the terminal's size has changed. Returns how to stop that. */
+  onResize(fn: () => void): () => void;
+}
+
+export interface Input extends AsyncIterable<Uint8Array> {
+  readonly isTTY: boolean;
+  /** Each key at once and unechoed, or lines. */
+  setRaw(raw: boolean): void;
+  /** One line, without its end; undefined when there is no more. */
+  readLine(): Promise<string | undefined>;
+}
+
+export interface Surroundings {
+  readonly stdout: Output;
+  readonly stderr: Output;
+  readonly stdin: Input;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly cwd: string;
+  readonly home: string;
+  /** Of the program itself, for what its set-up and its lab leave there. */
+  readonly repoRoot: string;
+  readonly clock: Clock;
+  /** Takes over a signal until the returned function is called. */
+  onSignal(signal: 'SIGINT' | 'SIGTERM', fn: () => void): () => void;
+  /** For the second Ctrl-C only. */
+  exitNow(code: number): void;
+}
+
+export function realSurroundings(): Surroundings {
+  return {
+    stdout: outputOf(process.stdout),
+    stderr: outputOf(process.stderr),
+    stdin: inputOf(process.stdin),
+    env: process.env,
+    cwd: process.cwd(),
+    home: homedir(),
+    repoRoot: resolve(dirname(fileURLToPath(import.meta.url)), '../..'),
+    clock: systemClock,
+    onSignal(signal, fn) {
+      process.on(signal, fn);
+      return () => process.off(signal, fn);
+    },
+    exitNow: (code) => process.exit(code),
+  };
+}
+
+function outputOf(stream: NodeJS.WriteStream): Output {
+  // `drover events | head`: the reader has gone, and nothing more is wanted.
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+  return {
+    write: (text) => void stream.write(text),
+    get isTTY() {
+      return stream.isTTY ?? false;
+    },
+    get columns() {
+      return stream.columns ?? 80;
+    },
+    get rows() {
+      return stream.rows ?? 24;
+    },
+    onResize(fn) {
+      stream.on('resize', fn);
+      return () => stream.off('resize', fn);
+    },
+  };
+}
+
+function inputOf(stream: NodeJS.ReadStream): Input {
+  return {
+    get isTTY() {
+      return stream.isTTY ?? false;
+    },
+    setRaw(raw) {
+      if (stream.isTTY) stream.setRawMode(raw);
+    },
+    async readLine() {
+      let text = '';
+      for await (const chunk of stream) {
+        text += String(chunk);
+        if (text.includes('\n')) break;
+      }
+      return text === '' ? undefined : (text.split('\n')[0] ?? '').replace(/\r$/, '');
+    },
+    [Symbol.asyncIterator]: () => stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>,
+  };
+}
