@@ -1,0 +1,118 @@
+/**
+ * VMs made of the lab's own guest: kernel and initrd from the pool, a small blank disk, an address in the guest network,
+ * and a client that asks them from the client's namespace. Not here: what runs inside (guest/).
+ */
+import { UserError } from '../model/failure.ts';
+import type { Client } from '../wire/client.ts';
+import type { VmView } from '../wire/endpoints.ts';
+import { GuestClient } from './guest/guest-client.ts';
+import { guestCommandLine } from './guest/command-line.ts';
+import { run } from './exec.ts';
+import { commandLine } from './processes.ts';
+import { addressesOf, hostNames, namesOf, type LabState } from './state.ts';
+import { guestInitrd, guestKernel, type Lab } from './up.ts';
+
+const diskMiB = 64;
+/** Addresses end before .250. */
+const maxGuests = 140;
+const defaultMemoryMiB = 256;
+const bootMs = 90_000;
+
+export interface LabVm {
+  readonly name: string;
+  readonly host?: string | undefined;
+  readonly memoryMiB?: number | undefined;
+  readonly fillMiB?: number | undefined;
+  readonly load?: { readonly pagesPerSecond: number; readonly setMiB: number } | undefined;
+  readonly diskWritesPerSecond?: number | undefined;
+  readonly powerButton?: 'obeyed' | 'ignored' | undefined;
+}
+
+export interface LabGuest {
+  readonly vm: VmView;
+  readonly guest: GuestClient;
+}
+
+/** Creates and boots a VM of the lab's guest and waits until it answers. @throws UserError */
+export async function createLabVm(lab: Lab, wanted: LabVm, signal?: AbortSignal): Promise<LabGuest> {
+  const { client, state } = lab;
+  const taken = new Set((await client.listVms()).map((vm) => vm.address));
+  const addresses = addressesOf(state.octet);
+  const number = Array.from({ length: maxGuests }, (_, i) => i + 1).find((i) => !taken.has(addresses.guest(i)));
+  if (number === undefined) {
+    throw new UserError('no-room', 'All addresses of the guest network are taken.', 'Delete a VM of the lab.');
+  }
+  const address = addresses.guest(number);
+  const append = guestCommandLine({
+    address: `${address}/24`,
+    ...(wanted.fillMiB !== undefined && { fillMiB: wanted.fillMiB }),
+    ...(wanted.load && { load: wanted.load }),
+    ...(wanted.diskWritesPerSecond !== undefined && { diskWritesPerSecond: wanted.diskWritesPerSecond }),
+    ...(wanted.powerButton && { powerButton: wanted.powerButton }),
+  });
+  const vm = await client.createVm({
+    body: {
+      name: wanted.name,
+      memoryMiB: wanted.memoryMiB ?? defaultMemoryMiB,
+      diskMiB,
+      boot: { kind: 'kernel', kernel: guestKernel, initrd: guestInitrd, append },
+      address,
+      host: wanted.host ?? null,
+    },
+  });
+  const guest = guestOf(state, address);
+  await guest.waitReady({ timeoutMs: bootMs, ...(signal && { signal }) }).catch(async (cause: unknown) => {
+    const now = await client.getVm({ params: { vm: vm.id } });
+    throw new UserError(
+      'timed-out',
+      `The guest of ${wanted.name} does not answer: the VM is ${now.state}${now.message === null ? '' : `, ${now.message}`}.`,
+      `Look at its console: drover vm console ${wanted.name}`,
+      { cause },
+    );
+  });
+  return { vm: await client.getVm({ params: { vm: vm.id } }), guest };
+}
+
+export function guestOf(state: LabState, address: string): GuestClient {
+  return new GuestClient({ address, netns: namesOf(state.name).client });
+}
+
+/** Waits until the VM's record says one of these states. @throws Error after `timeoutMs` */
+export async function vmState(
+  client: Client,
+  vm: string,
+  states: readonly VmView['state'][],
+  timeoutMs = 60_000,
+): Promise<VmView> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    const view = await client.getVm({ params: { vm } });
+    if (states.includes(view.state)) return view;
+    if (performance.now() > deadline) {
+      throw new Error(`${view.name} is ${view.state} after ${timeoutMs} ms, not ${states.join(' or ')}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+export interface GuestProcess {
+  readonly host: string;
+  readonly pid: number;
+}
+
+/** QEMU processes on the lab's hosts, of one VM or of all, by what really runs. */
+export async function guestProcesses(state: LabState, vmId?: string): Promise<GuestProcess[]> {
+  const lists = await Promise.all(
+    hostNames(state.hosts).map(async (host) => {
+      const pids = await run('ip', ['netns', 'pids', namesOf(state.name).host(host)]);
+      return pids
+        .split(/\s+/)
+        .filter(Boolean)
+        .map((pid) => ({ host, pid: Number(pid) }));
+    }),
+  );
+  return lists.flat().filter(({ pid }) => {
+    const [program = '', ...argv] = commandLine(pid);
+    return program.includes('qemu-system') && (vmId === undefined || argv.some((word) => word.includes(`${vmId}.`)));
+  });
+}
