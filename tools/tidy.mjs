@@ -106,7 +106,11 @@ function checkText(file) {
 
 /** Source files say at their top what lives there. */
 function checkHeader(file) {
-  if (!/^(src|test|bench|tools)\/.*\.(ts|tsx|mjs)$/.test(file) || generated.test(file) || file.endsWith('.test.ts'))
+  if (
+    !/^(src|test|bench|tools)\/.*\.(ts|tsx|mjs)$/.test(file) ||
+    generated.test(file) ||
+    /\.test\.(ts|mjs)$/.test(file)
+  )
     return;
   const start = readFileSync(path.join(repo, file), 'utf8')
     .slice(0, 200)

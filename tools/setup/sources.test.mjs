@@ -62,7 +62,7 @@ describe('the system’s apt sources', () => {
         'Types: deb\nURIs: http://mirror/debian-security\nSuites: bookworm-security\nComponents: main\nSigned-By: /k.gpg\n',
     });
     const entries = debianEntries(folder, 'bookworm', true);
-    expect(entries.map(({ uris, suites }) => `${uris} ${suites}`)).toEqual([
+    expect(entries.map(({ uris, suites }) => `${uris.join(',')} ${suites.join(',')}`)).toEqual([
       'http://mirror/debian/ bookworm,bookworm-updates',
       'http://mirror/debian-security bookworm-security',
       'http://mirror/debian/ bookworm-backports',
