@@ -6,7 +6,7 @@ import { cpSync, existsSync, readdirSync, rmdirSync, rmSync, statSync } from 'no
 import { join } from 'node:path';
 import { checkOwner, findNetwork, processesInside, raze } from './network.ts';
 import { commandLine, endAll, processId, processesOf } from './processes.ts';
-import { directoriesOf, labsDirectory, repository, unpointCli } from './state.ts';
+import { directoriesOf, hostNames, labsDirectory, maxHosts, repository, runDirectoryOf, unpointCli } from './state.ts';
 import { askSupervisor, endRecorded } from './supervise.ts';
 import { requireRoot, withLock } from './up.ts';
 
@@ -30,11 +30,16 @@ export async function down(name: string, say: (line: string) => void): Promise<b
     await endAll([...inside, ...processesOf(directories.root)], 0);
     await raze(name);
     unpointCli(name);
-    rmSync(directories.root, { recursive: true, force: true });
+    for (const path of [...runDirectories(name), directories.root]) rmSync(path, { recursive: true, force: true });
     if (existsSync(labsDirectory) && readdirSync(labsDirectory).length === 0) rmdirSync(labsDirectory);
     say(`lab '${name}' is down`);
     return true;
   });
+}
+
+/** However many hosts it had: the state file may be gone. */
+function runDirectories(name: string): string[] {
+  return hostNames(maxHosts).map((host) => runDirectoryOf(directoriesOf(name).host(host)));
 }
 
 function isSupervisor({ pid }: { pid: number }): boolean {
@@ -62,6 +67,6 @@ export async function leftovers(name: string): Promise<string[]> {
     ...network.namespaces.map((namespace) => `namespace ${namespace}`),
     ...(network.rootLink ? [`link drv-${name}`] : []),
     ...processesOf(directories.root).map(({ pid }) => `process ${pid}: ${commandLine(pid).join(' ').slice(0, 120)}`),
-    ...(existsSync(directories.root) ? [directories.root] : []),
+    ...[...runDirectories(name), directories.root].filter((path) => existsSync(path)),
   ];
 }

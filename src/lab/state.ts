@@ -5,6 +5,7 @@
  *     <repo>/.drover/lab/<name>/   state.json  supervisor.json  supervisor.sock  server/  h1/ h2/ …  pool/  logs/
  *     <repo>/.drover/lab/current.json   where the CLI finds the lab that came up last
  */
+import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -114,6 +115,11 @@ export function directoriesOf(lab: string) {
     children: join(root, 'children.json'),
   };
 }
+/** Where the agent with this state directory keeps its guests' sockets (chosen in agent/main.ts: sockets need short paths). */
+export function runDirectoryOf(stateDirectory: string): string {
+  return `/run/drover/${createHash('sha256').update(stateDirectory).digest('hex').slice(0, 12)}`;
+}
+
 const currentFile = join(labsDirectory, 'current.json');
 
 /** @returns undefined when there is none, or it is damaged (`up` then repairs) */

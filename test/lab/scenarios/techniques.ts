@@ -1,0 +1,86 @@
+/** Every technique moves an idle and a writing guest, and what arrives is what left. */
+import assert from 'node:assert/strict';
+import type { PhaseName, Technique } from '../../../src/model/migration.ts';
+import { mayFollow } from '../../../src/migration/phases.ts';
+import type { MigrationView } from '../../../src/wire/endpoints.ts';
+import type { GuestKind, Scenario, TestLab } from '../harness.ts';
+
+/** Phases that a move by this technique cannot do without. */
+const mustShow: Readonly<Record<Technique, readonly PhaseName[]>> = {
+  auto: ['warming-up'],
+  'pre-copy': ['warming-up', 'stop-and-copy', 'resumed'],
+  'post-copy': ['suspended', 'resumed-with-faults'],
+  hybrid: ['warming-up'],
+  cold: ['powering-off', 'powering-on'],
+};
+
+function checkRecord(migration: MigrationView, technique: Technique): void {
+  const { measures, history, rounds } = migration;
+  const names = history.map(({ phase }) => phase);
+  for (const phase of mustShow[technique]) assert(names.includes(phase), `${phase} is missing in ${names.join(' > ')}`);
+  assert.equal(names[0], 'reserved');
+  assert.equal(names.at(-1), 'completed');
+  const steps = names.slice(1).map((phase, i) => [names[i] ?? 'reserved', phase] as const);
+  for (const [from, to] of steps) assert(from === to || mayFollow(from, to), `${to} may not follow ${from}`);
+  const times = history.map(({ at }) => at);
+  assert.deepEqual(
+    times,
+    times.toSorted((a, b) => a - b),
+    'phases are not in the order of time',
+  );
+  assert(measures.totalMs !== null && measures.totalMs > 0, 'no total time');
+  assert(measures.downtimeMs !== null && measures.downtimeMs >= 0, 'no downtime');
+  assert(measures.downtimeMs <= measures.totalMs, 'longer down than the whole move took');
+  assert(measures.blackoutMs !== null, 'no blackout from the prober');
+  if (technique === 'cold') return;
+  assert(measures.bytes !== null && measures.bytes > 16 * 1024 * 1024, `${measures.bytes} bytes`);
+  if (technique === 'pre-copy') assert(rounds.length >= 1, 'no rounds');
+  if (technique === 'post-copy') {
+    assert(migration.endedInPostCopy, 'did not end in post-copy');
+    assert(measures.degradedMs !== null, 'no degraded time');
+    assert(measures.faults !== null, 'no count of faults');
+  }
+}
+
+async function moves(lab: TestLab, kind: GuestKind, technique: Technique): Promise<void> {
+  const test = await lab.guest(kind);
+  const to = lab.otherThan(test.vm.host);
+  const { migration, proof } = await lab.move(test, to, technique);
+  assert(proof.ok, proof.says);
+  assert.equal((await lab.vm(test.vm.id)).host, to);
+  checkRecord(migration, technique);
+  await lab.clean();
+}
+
+export const scenarios: readonly Scenario[] = [
+  ...(['idle', 'writer'] as const).flatMap((kind) =>
+    (['pre-copy', 'post-copy', 'hybrid', 'auto', 'cold'] as const).map((technique) => ({
+      name: `technique: ${technique} moves the ${kind} guest, verified`,
+      run: (lab: TestLab) => moves(lab, kind, technique),
+    })),
+  ),
+  {
+    name: 'technique: auto moves the heavy writer within 30 s, by post-copy, verified',
+    async run(lab) {
+      const test = await lab.guest('heavy');
+      const { migration, proof } = await lab.move(test, lab.otherThan(test.vm.host), 'auto');
+      assert(proof.ok, proof.says);
+      assert(migration.endedInPostCopy, 'did not switch to post-copy');
+      assert(migration.switchedToPostCopy !== null, 'does not say why it switched');
+      assert((migration.measures.totalMs ?? Infinity) < 30_000, `took ${migration.measures.totalMs} ms`);
+      await lab.clean();
+      await lab.remove(await lab.vm(test.vm.id));
+    },
+  },
+  {
+    name: 'technique: a damaged page is found by the check that all these moves rely on',
+    async run(lab) {
+      const test = await lab.create({ name: 'damaged', memoryMiB: 192, fillMiB: 16 });
+      await test.guest.corrupt('memory');
+      const { proof } = await lab.move(test, lab.otherThan(test.vm.host), 'pre-copy');
+      assert(!proof.ok, 'a damaged guest was called verified');
+      await lab.remove(test.vm);
+      await lab.clean();
+    },
+  },
+];
