@@ -335,27 +335,36 @@ function paint(line: Line, width: number, { colour }: Style): string {
  */
 export function plainLines(before: LiveState | null, after: LiveState): string[] {
   const { migration } = after;
-  const lines: string[] = [];
   const at = (ms: number): string => `${formatMs(Math.max(0, ms - migration.startedAt)).padStart(8)}  `;
   const seen = before?.migration;
+  const happened: { at: number; text: string }[] = [];
 
   for (const round of migration.rounds.slice(seen?.rounds.length ?? 0)) {
     const dirty = round.round <= 1 ? '' : ` (${formatBytesPerSecond(dirtyBytesPerSecond(round))})`;
-    lines.push(
-      `${at(after.now)}round ${round.round} took ${formatMs(round.durationMs)}: ${formatBytes(round.bytes)} sent at ` +
+    // A round ends where the next one begins, as far as that is recorded.
+    const next = migration.history.find((entry) => entry.round === round.round + 1);
+    happened.push({
+      at: next?.at ?? after.now,
+      text:
+        `round ${round.round} took ${formatMs(round.durationMs)}: ${formatBytes(round.bytes)} sent at ` +
         `${formatBytesPerSecond(round.bandwidthBytesPerSecond)}, ` +
         `${formatBytes(round.dirtyPages * pageBytes)} written meanwhile${dirty}`,
-    );
+    });
   }
   if (migration.switchedToPostCopy && !seen?.switchedToPostCopy) {
-    lines.push(`${at(after.now)}switched to post-copy: ${migration.switchedToPostCopy.because}`);
+    const switched = migration.history.find(({ phase }) => phase === 'suspended');
+    happened.push({
+      at: switched?.at ?? after.now,
+      text: `switched to post-copy: ${migration.switchedToPostCopy.because}`,
+    });
   }
   for (const entry of migration.history.slice(seen?.history.length ?? 0)) {
     const repeated = entry.phase === 'warming-up' && (entry.round ?? 1) > 1;
     if (!repeated && phases[entry.phase].next.length > 0) {
-      lines.push(`${at(entry.at)}${entry.phase}: ${phases[entry.phase].says}`);
+      happened.push({ at: entry.at, text: `${entry.phase}: ${phases[entry.phase].says}` });
     }
   }
+  const lines = happened.toSorted((a, b) => a.at - b.at).map((one) => `${at(one.at)}${one.text}`);
   const tooFast = writesTooFast(migration);
   if (tooFast && !(seen && writesTooFast(seen))) {
     lines.push(...tooFastWords(migration, tooFast).map((text) => `          ${text}`));

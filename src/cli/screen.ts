@@ -88,7 +88,7 @@ function plainScreen(context: Context, migration: MigrationView): Screen {
     const due = clock.monotonic() - progressAt >= plainProgressMs;
     // Without its sample the state gives no progress line; what has changed otherwise is said at once.
     const lines = plainLines(shown, due ? next : { ...next, sample: shown?.sample ?? null });
-    if (due && next.sample !== shown?.sample) progressAt = clock.monotonic();
+    if (due && next.sample && next.sample !== shown?.sample) progressAt = clock.monotonic();
     for (const line of lines) stdout.write(`${line}\n`);
     shown = due ? next : { ...next, sample: shown?.sample ?? null, work: next.work };
   };

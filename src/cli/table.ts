@@ -1,8 +1,10 @@
 /** Data as text in columns. Not here: which columns there are. */
 
-/** Columns as wide as their widest cell, two blanks between; numbers (cells that begin with a digit) stand right. */
+/** Columns as wide as their widest cell, two blanks between; numbers, also with a unit, stand right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const right = head.map((_, column) => rows.length > 0 && rows.every((row) => /^[\d-]/.test(row[column] ?? '-')));
+  const right = head.map(
+    (_, column) => rows.length > 0 && rows.every((row) => /^(-|\d+(\.\d+)?( \S+)*)$/.test(row[column] ?? '-')),
+  );
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length)));
   return [head, ...rows]
     .map((row) =>

@@ -88,6 +88,7 @@ export function createClient(options: ClientOptions): Client {
 
   async function call(endpoint: Endpoint, request: LooseRequest = {}, { signal }: CallOptions = {}): Promise<unknown> {
     const what = `${endpoint.method} ${apiPrefix}${endpoint.path}`;
+    signal?.throwIfAborted();
     const expiry = AbortSignal.timeout(deadlineMs);
     try {
       const response = await send(addressOf(base, endpoint, request), {
@@ -195,13 +196,9 @@ export function createClient(options: ClientOptions): Client {
 }
 
 function baseOf(server: string): URL {
-  try {
-    return new URL(server.endsWith('/') ? server : `${server}/`);
-  } catch (cause) {
-    throw new UserError('invalid-input', `'${server}' is not the address of a server.`, 'Write http://HOST:PORT.', {
-      cause,
-    });
-  }
+  const address = server.endsWith('/') ? server : `${server}/`;
+  if (URL.canParse(address) && /^https?:$/.test(new URL(address).protocol)) return new URL(address);
+  throw new UserError('invalid-input', `'${server}' is not the address of a server.`, 'Write http://HOST:PORT.');
 }
 
 function addressOf(base: URL, endpoint: Endpoint, { params = {}, query = {} }: LooseRequest): string {

@@ -1,6 +1,6 @@
 /** What doctor looks at on a machine, behind an interface so that every finding can be had in a test. */
 import { execFile } from 'node:child_process';
-import { access, constants, readFile, readdir, statfs } from 'node:fs/promises';
+import { access, constants, readFile, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -8,7 +8,6 @@ export interface Machine {
   readonly isRoot: boolean;
   /** Undefined when it cannot be read. */
   read(path: string): Promise<string | undefined>;
-  list(directory: string): Promise<string[]>;
   can(path: string, what: 'read-write' | 'execute'): Promise<boolean>;
   exists(path: string): Promise<boolean>;
   /** Of the file system that holds the path, or its nearest parent that exists. */
@@ -23,7 +22,6 @@ export function realMachine(env: Readonly<Record<string, string | undefined>>): 
   return {
     isRoot: process.getuid?.() === 0,
     read: (path) => readFile(path, 'utf8').catch(() => undefined),
-    list: (directory) => readdir(directory).catch(() => []),
     can: (path, what) =>
       access(path, what === 'execute' ? constants.X_OK : constants.R_OK | constants.W_OK).then(
         () => true,
