@@ -1,0 +1,61 @@
+/** VMs over the API. */
+import { UserError } from '../../model/failure.ts';
+import { vmCan } from '../../model/vm.ts';
+import type { Handler } from '../handler.ts';
+import { migrationView, vmView } from '../views.ts';
+
+export const listVms: Handler<'listVms'> = ({ query }, { plane }) => {
+  const host = query.host === undefined ? undefined : plane.fleet.findHost(query.host).id;
+  return [...plane.fleet.vms.values()]
+    .filter((vm) => host === undefined || vm.host === host)
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1))
+    .map((vm) => vmView(plane, vm));
+};
+
+export const getVm: Handler<'getVm'> = ({ params }, { plane }) => vmView(plane, plane.fleet.findVm(params.vm));
+
+export const createVm: Handler<'createVm'> = async ({ body }, { plane, request }) =>
+  vmView(plane, await plane.vms.create(body, request));
+
+export const startVm: Handler<'startVm'> = async ({ params, body }, { plane }) =>
+  vmView(plane, await plane.vms.start(params.vm, body.host));
+
+export const stopVm: Handler<'stopVm'> = async ({ params, body }, { plane }) =>
+  vmView(plane, await plane.vms.stop(params.vm, body));
+
+export const deleteVm: Handler<'deleteVm'> = async ({ params, query }, { plane }) => {
+  const vm = await plane.vms.remove(params.vm, query.disks);
+  const files = vm.spec.disks.map((disk) => `${disk.pool}:${disk.file}`);
+  return { deleting: vm.name, disksKept: query.disks === 'keep' ? files : [] };
+};
+
+export const migrateVm: Handler<'migrateVm'> = async ({ params, body }, { plane, request }) =>
+  migrationView(plane, await plane.reservations.startMigration(params.vm, body, request, 'api'));
+
+export const consoleVm: Handler<'consoleVm'> = async ({ params }, { plane }, accept) => {
+  const vm = plane.fleet.findVm(params.vm);
+  if (!vmCan('console', vm.state)) {
+    throw new UserError(
+      'wrong-state',
+      `${vm.name} is ${vm.state.kind} and has no console.`,
+      `Start it first: drover vm start ${vm.name}.`,
+    );
+  }
+  // What the guest says before the upgrade is answered waits for the tunnel.
+  const early: Uint8Array[] = [];
+  let onData = (bytes: Uint8Array): void => void early.push(bytes);
+  let onEnd = (reason: string): void => void (endedEarly = reason);
+  let endedEarly: string | undefined;
+  const stream = plane.agents.openConsole(vm.host, vm.id, {
+    onData: (bytes) => onData(bytes),
+    onEnd: (reason) => onEnd(reason),
+  });
+  const tunnel = accept();
+  for (const bytes of early.splice(0)) tunnel.write(bytes);
+  onData = (bytes) => tunnel.write(bytes);
+  onEnd = (reason) => tunnel.end(reason);
+  if (endedEarly !== undefined) tunnel.end(endedEarly);
+  tunnel.onData((bytes) => stream.write(bytes));
+  await tunnel.closed;
+  stream.close();
+};

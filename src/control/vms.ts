@@ -1,0 +1,262 @@
+/**
+ * What users ask of VMs: create, start, stop, delete. Each request is checked whole, then becomes one commit; the orders that
+ * follow are worked out from the record.
+ *
+ * Not here: moving (reservations.ts), and what hosts report (guests.ts).
+ */
+import { UserError } from '../model/failure.ts';
+import type { HostRecord } from '../model/host.ts';
+import { newId } from '../model/ids.ts';
+import type { DiskSpec, Provision, VmRecord, VmSpec } from '../model/vm.ts';
+import { vmCan } from '../model/vm.ts';
+import { outstanding } from '../migration/step.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { Random } from '../runtime/random.ts';
+import type { HandledOf } from '../wire/endpoints.ts';
+import type { Draft, Fleet } from './fleet.ts';
+import type { Liveness } from './liveness.ts';
+import { choosePlace, needOf, refusalOf } from './placement.ts';
+import type { RequestKey } from './requests.ts';
+import { doneBefore, noteRequest } from './requests.ts';
+import { settleGuestRoom } from './rooms.ts';
+
+interface Parts {
+  readonly fleet: Fleet;
+  readonly liveness: Liveness;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+type NewVm = HandledOf<'createVm'>['body'];
+
+export class Vms {
+  readonly #fleet: Fleet;
+  readonly #liveness: Liveness;
+  readonly #clock: Clock;
+  readonly #random: Random;
+
+  constructor({ fleet, liveness, clock, random }: Parts) {
+    this.#fleet = fleet;
+    this.#liveness = liveness;
+    this.#clock = clock;
+    this.#random = random;
+  }
+
+  /** @throws UserError already-exists, not-found, invalid-input, and the refusals of placement */
+  async create(wanted: NewVm, request: RequestKey | null): Promise<VmRecord> {
+    return this.#fleet.change((draft) => {
+      const before = doneBefore(this.#fleet, request);
+      if (before !== undefined) return this.#fleet.findVm(before);
+      if (this.#fleet.vmNameTaken(wanted.name)) {
+        throw new UserError(
+          'already-exists',
+          `There is a VM '${wanted.name}' already.`,
+          `Choose another name, or delete it first: drover vm delete ${wanted.name}.`,
+        );
+      }
+      const createdAt = this.#clock.now();
+      const id = newId('vm', createdAt, this.#random.bytes(8));
+      const { spec, provision } = this.#specOf(wanted, id);
+      const need = needOf(wanted.name, spec);
+      const place = { fleet: this.#fleet, liveness: this.#liveness };
+      // A VM that is not to be started needs no room yet.
+      const needNow = wanted.start ? need : { ...need, memoryMiB: 0 };
+      let host: HostRecord;
+      if (wanted.host === null) {
+        host = choosePlace(place, needNow, [...this.#fleet.hosts.values()]);
+      } else {
+        host = this.#fleet.findHost(wanted.host);
+        const refusal = refusalOf(place, needNow, host);
+        if (refusal) throw refusal;
+      }
+      const vm: VmRecord = {
+        schema: 1,
+        id,
+        name: wanted.name,
+        spec,
+        running: null,
+        provision,
+        state:
+          provision.length > 0
+            ? { kind: 'creating', thenStart: wanted.start }
+            : { kind: wanted.start ? 'starting' : 'stopped' },
+        host: host.id,
+        generation: 1,
+        migration: null,
+        labels: wanted.labels,
+        address: wanted.address,
+        cannotMoveLive: null,
+        createdAt,
+      };
+      put(draft, vm);
+      noteRequest(draft, request, id, createdAt);
+      return vm;
+    });
+  }
+
+  /** @param to null: where it ran last. @throws UserError not-found, wrong-state, busy, and the refusals of placement */
+  async start(ref: string, to: string | null): Promise<VmRecord> {
+    const { id } = this.#fleet.findVm(ref);
+    return this.#fleet.change((draft) => {
+      const vm = present(draft, id, ref);
+      refuseWhileMoving(vm);
+      refuseState(vm, 'start');
+      const leftover = this.#leftover(vm);
+      if (leftover) throw leftover;
+      const host = to === null ? this.#fleet.hosts.get(vm.host) : this.#fleet.findHost(to);
+      if (host === undefined) {
+        throw new UserError(
+          'not-found',
+          `The host where ${vm.name} ran last is gone.`,
+          `Say where: drover vm start ${vm.name} --host HOST.`,
+        );
+      }
+      const refusal = refusalOf({ fleet: this.#fleet, liveness: this.#liveness }, needOf(vm.name, vm.spec), host);
+      if (refusal) throw refusal;
+      // A VM that never ran may lack its disks: making them again loses nothing.
+      const neverRan = vm.running === null && vm.provision.length > 0;
+      const next: VmRecord = {
+        ...vm,
+        host: host.id,
+        generation: vm.generation + 1,
+        state: neverRan ? { kind: 'creating', thenStart: true } : { kind: 'starting' },
+      };
+      put(draft, next);
+      return next;
+    });
+  }
+
+  /** @throws UserError not-found, wrong-state, busy */
+  async stop(ref: string, { force, timeoutMs }: { force: boolean; timeoutMs: number }): Promise<VmRecord> {
+    const { id } = this.#fleet.findVm(ref);
+    return this.#fleet.change((draft) => {
+      const vm = present(draft, id, ref);
+      refuseWhileMoving(vm);
+      refuseState(vm, 'stop');
+      const asked = vm.state.kind === 'stopping' && (vm.state.force || !force);
+      if (asked) return vm;
+      const next: VmRecord = {
+        ...vm,
+        generation: vm.generation + 1,
+        state: { kind: 'stopping', force, timeoutMs },
+      };
+      put(draft, next);
+      return next;
+    });
+  }
+
+  /** @throws UserError not-found, wrong-state, busy */
+  async remove(ref: string, disks: 'keep' | 'delete'): Promise<VmRecord> {
+    const { id } = this.#fleet.findVm(ref);
+    return this.#fleet.change((draft) => {
+      const vm = present(draft, id, ref);
+      refuseWhileMoving(vm);
+      refuseState(vm, 'delete');
+      const leftover = this.#leftover(vm);
+      if (leftover) throw leftover;
+      const next: VmRecord = { ...vm, generation: vm.generation + 1, state: { kind: 'deleting', disks } };
+      put(draft, next);
+      return next;
+    });
+  }
+
+  /** A move that ended badly may have left something of the guest on a host that has not answered yet. */
+  #leftover(vm: VmRecord): UserError | undefined {
+    for (const migration of this.#fleet.unsettledMigrations()) {
+      if (migration.vm !== vm.id) continue;
+      const [side] = outstanding(migration).map((order) => order.side);
+      if (side === undefined) continue;
+      const where = this.#fleet.hostName(side === 'source' ? migration.source : migration.target);
+      return new UserError(
+        'busy',
+        `${where} may still hold the guest of ${vm.name} from migration ${migration.id} and has not answered yet.`,
+        `Wait until ${where} reports again; a second copy must never run beside it.`,
+      );
+    }
+    return undefined;
+  }
+
+  #specOf(wanted: NewVm, id: string): { spec: VmSpec; provision: Provision[] } {
+    const { pool } = wanted;
+    const disks: DiskSpec[] = [];
+    const provision: Provision[] = [];
+    if (wanted.image !== null) {
+      const format = formatOf(wanted.image);
+      const file = `${id}.${format}`;
+      disks.push({ pool, file, format });
+      provision.push({
+        pool,
+        file,
+        source: { kind: 'copy', from: wanted.image, format, growToMiB: wanted.diskMiB },
+      });
+    } else if (wanted.diskMiB !== null) {
+      const file = `${id}.qcow2`;
+      disks.push({ pool, file, format: 'qcow2' });
+      provision.push({ pool, file, source: { kind: 'blank', sizeMiB: wanted.diskMiB, format: 'qcow2' } });
+    } else if (wanted.boot.kind === 'disk') {
+      throw new UserError(
+        'invalid-input',
+        `${wanted.name} has nothing to boot from.`,
+        'Give it an image (--image debian.qcow2), a blank disk (--disk 10GiB), or a kernel (--kernel).',
+      );
+    }
+    const boot = wanted.boot.kind === 'kernel' ? { ...wanted.boot, pool } : wanted.boot;
+    const nics = wanted.network === null ? [] : [{ network: wanted.network, mac: this.#newMac() }];
+    const { cpus, memoryMiB, machine, cpuModel } = wanted;
+    return { spec: { cpus, memoryMiB, machine, cpuModel, boot, disks, nics }, provision };
+  }
+
+  /** Under QEMU's own prefix; drawn until no VM of the fleet has it. */
+  #newMac(): string {
+    const taken = new Set([...this.#fleet.vms.values()].flatMap((vm) => vm.spec.nics.map((nic) => nic.mac)));
+    for (let attempt = 0; attempt < 100; attempt++) {
+      const tail = [...this.#random.bytes(3)].map((byte) => byte.toString(16).padStart(2, '0'));
+      const mac = ['52', '54', '00', ...tail].join(':');
+      if (!taken.has(mac)) return mac;
+    }
+    throw new Error('no free MAC address was found in 100 attempts');
+  }
+}
+
+/** The format is said by the name and never guessed from the content, which a guest may have written. */
+function formatOf(image: string): 'qcow2' | 'raw' {
+  if (image.endsWith('.qcow2')) return 'qcow2';
+  if (image.endsWith('.raw') || image.endsWith('.img')) return 'raw';
+  throw new UserError(
+    'invalid-input',
+    `The name of the image '${image}' does not say its format.`,
+    'Name it .qcow2, or .raw or .img for a raw disk.',
+  );
+}
+
+function put(draft: Draft, vm: VmRecord): void {
+  const before = draft.vm(vm.id);
+  if (before && before.host !== vm.host) settleGuestRoom(draft, { ...before, state: { kind: 'stopped' } });
+  draft.putVm(vm);
+  settleGuestRoom(draft, vm);
+}
+
+function present(draft: Draft, id: VmRecord['id'], ref: string): VmRecord {
+  const vm = draft.vm(id);
+  if (vm) return vm;
+  throw new UserError('not-found', `There is no VM '${ref}' any more.`, '`drover vm list` shows what there is.');
+}
+
+function refuseWhileMoving(vm: VmRecord): void {
+  if (vm.migration === null) return;
+  throw new UserError(
+    'busy',
+    `${vm.name} is on the move (${vm.migration}).`,
+    `Wait for the end (drover migration show ${vm.migration}), or cancel it: drover migration cancel ${vm.migration}.`,
+  );
+}
+
+const verbs = { start: 'started', stop: 'stopped', delete: 'deleted' } as const;
+
+function refuseState(vm: VmRecord, action: keyof typeof verbs): void {
+  if (vmCan(action, vm.state)) return;
+  const hint =
+    action === 'delete' && vmCan('stop', vm.state)
+      ? `Stop it first: drover vm stop ${vm.name}.`
+      : `See \`drover vm show ${vm.name}\`.`;
+  throw new UserError('wrong-state', `${vm.name} is ${vm.state.kind} and cannot be ${verbs[action]}.`, hint);
+}
