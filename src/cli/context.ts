@@ -107,7 +107,11 @@ async function suggestion(
       known.map(({ name }) => name),
     );
     if (meant !== undefined) return `Did you mean '${meant}'? \`drover ${kind} list\` shows them all.`;
-    if (known.length === 0) return `There is no ${kind} yet.`;
+    if (known.length === 0) {
+      return kind === 'vm'
+        ? 'There are no VMs: `drover vm create` makes one.'
+        : 'There are no hosts: start an agent on one.';
+    }
     return `\`drover ${kind} list\` shows them all.`;
   }
   return undefined;

@@ -177,6 +177,8 @@ export interface RunOptions {
   readonly stdin?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   readonly columns?: number;
+  /** Writing to stdout throws, as nothing of ours expects. */
+  readonly stdoutFails?: true;
 }
 
 /** Runs one command line against it, with everything captured. */
@@ -196,6 +198,7 @@ export function run(line: string | readonly string[], options: RunOptions = {}):
   const fire = (name: string): void => [...(listeners.get(name) ?? [])].forEach((fn) => fn());
   const output = (name: 'stdout' | 'stderr') => ({
     write(more: string | Uint8Array) {
+      if (name === 'stdout' && options.stdoutFails) throw new Error('the disk is full');
       text[name] += typeof more === 'string' ? more : Buffer.from(more).toString();
       for (const look of waiting) look();
     },

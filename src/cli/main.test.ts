@@ -142,13 +142,14 @@ describe('errors', () => {
     expect(host.stderr).toContain("next: Did you mean 'h1'?");
   });
 
-  it('that are bugs show no stack, but ask for a report', async () => {
+  it('that are bugs show no stack unless asked to, but ask for a report', async () => {
     const { url } = await serve({ listVms: () => [aVm()] });
-    const broken = { ...process.env, DROVER_SERVER: url, DROVER_TOKEN: 'two\nlines' };
-    const it = run('vm list', { env: broken });
-    expect(await it.code).toBe(1);
-    expect(it.stderr).toMatch(/^error: /);
-    expect(it.stderr).not.toMatch(/\n\s+at /);
+    for (const debug of ['0', '1']) {
+      const it = run('vm list', { server: url, env: { DROVER_DEBUG: debug }, stdoutFails: true });
+      expect(await it.code).toBe(1);
+      expect(it.stderr).toMatch(/^error: This is a bug in drover: the disk is full\n {2}next: Please report it/);
+      expect(/\n\s+at /.test(it.stderr)).toBe(debug === '1');
+    }
   });
 });
 

@@ -105,8 +105,14 @@ describe('a call', () => {
     expect(error.cause).toBeDefined();
   });
 
+  it('refuses a token that is none, without showing it', () => {
+    const make = () => createClient({ server: 'http://h1:7070', token: 'two\nlines' });
+    expect(make).toThrow(expect.objectContaining({ code: 'invalid-input' }) as Error);
+    expect(make).not.toThrow('lines');
+  });
+
   it('refuses an address that is none', () => {
-    expect(() => createClient({ server: 'h1:7070', token: '' })).toThrow(
+    expect(() => createClient({ server: 'h1:7070', token: 't0k' })).toThrow(
       expect.objectContaining({ code: 'invalid-input' }) as Error,
     );
   });

@@ -84,6 +84,10 @@ export function createClient(options: ClientOptions): Client {
   const { server, deadlineMs = callDeadlineMs } = options;
   const base = baseOf(server);
   const send = options.fetch ?? fetch;
+  // Checked here because fetch would put the whole of it into its own error, and thus on a screen.
+  if (!/^[\x21-\x7E]+$/.test(options.token)) {
+    throw new UserError('invalid-input', 'What was given as the token is none.', 'Give the right file or value.');
+  }
   const authorization = `Bearer ${options.token}`;
 
   async function call(endpoint: Endpoint, request: LooseRequest = {}, { signal }: CallOptions = {}): Promise<unknown> {

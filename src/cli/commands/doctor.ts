@@ -60,7 +60,9 @@ async function doctor(context: Context, flags: Flags): Promise<void> {
   context.print(findings, () => findings.map(words).join('\n'));
   const count = (severity: Finding['severity']): number =>
     findings.filter((found) => found.severity === severity).length;
-  context.say(`${count('error')} errors, ${count('warning')} warnings, ${count('ok')} ok`);
+  const counted = (severity: 'error' | 'warning'): string =>
+    `${count(severity)} ${severity}${count(severity) === 1 ? '' : 's'}`;
+  context.say(`${counted('error')}, ${counted('warning')}, ${count('ok')} ok`);
   context.end(count('error') > 0 ? exitCodes.failed : exitCodes.done);
 }
 
