@@ -1,0 +1,243 @@
+/**
+ * The guests of this host: started, found again after the agent's restart, watched until their end.
+ *
+ * A guest that is part of a move belongs to that move (outgoing.ts, incoming.ts) until it is over: its end is then the
+ * move's news. Every other end is reported from here.
+ */
+import { FailureError, type Guest, type GuestGone } from '../hypervisor/hypervisor.ts';
+import { messageOf, type Failure } from '../model/failure.ts';
+import type { VmId } from '../model/ids.ts';
+import type { Provision, RunningSpec, VmSpec } from '../model/vm.ts';
+import type { FoundGuest } from '../wire/agent.ts';
+import type { AgentContext } from './context.ts';
+import type { Part } from './journal.ts';
+
+export class Guests {
+  readonly running = new Map<VmId, Guest>();
+  readonly #context: AgentContext;
+  readonly #stopping = new Set<VmId>();
+
+  constructor(context: AgentContext) {
+    this.#context = context;
+  }
+
+  /** Finds what runs on this host, whoever started it. Guests of no entry get one: the server decides about them. */
+  async adopt(): Promise<void> {
+    const { hypervisor, journal, log } = this.#context;
+    for (const guest of await hypervisor.adopt()) {
+      const { vm, generation } = guest.key;
+      const other = this.running.get(vm);
+      if (other && other.key.generation > generation) {
+        log.warn({ vm, generation }, 'an older copy of this guest was left over; ending it');
+        await guest.destroy();
+        continue;
+      }
+      this.running.set(vm, guest);
+      if (!journal.vm(vm)) {
+        journal.setVm({ schema: 1, vm, name: vm, generation, part: { kind: 'runs' }, taps: [] });
+      }
+      if (this.part(vm).kind === 'none') this.setPart(vm, { kind: 'runs' });
+      void this.#watch(guest);
+    }
+    for (const entry of journal.vms()) {
+      if (entry.part.kind === 'runs' && !this.running.has(entry.vm)) await this.#ended(entry.vm, null);
+    }
+    await this.#sweepTaps();
+  }
+
+  part(vm: VmId): Part {
+    return this.#context.journal.vm(vm)?.part ?? { kind: 'none' };
+  }
+
+  /** Journals the part this host plays for a VM; returns when it is on disk. */
+  setPart(vm: VmId, part: Part, change: { generation?: number; taps?: readonly string[]; name?: string } = {}): void {
+    const entry = this.#context.journal.vm(vm);
+    this.#context.journal.setVm({
+      schema: 1,
+      vm,
+      name: change.name ?? entry?.name ?? vm,
+      generation: Math.max(change.generation ?? 0, entry?.generation ?? 0),
+      part,
+      taps: change.taps ?? entry?.taps ?? [],
+    });
+  }
+
+  found(): FoundGuest[] {
+    return [...this.running].map(([vm, guest]) => {
+      const part = this.part(vm);
+      return {
+        vm,
+        generation: this.#context.journal.vm(vm)?.generation ?? guest.key.generation,
+        state: part.kind,
+        migration: 'job' in part ? part.job.migration : null,
+      };
+    });
+  }
+
+  /** Starts a guest, from disk. @throws FailureError */
+  async start(
+    vm: VmId,
+    generation: number,
+    name: string,
+    spec: VmSpec,
+    frozen: RunningSpec | null,
+  ): Promise<RunningSpec> {
+    const { hypervisor, network, disks } = this.#context;
+    const running = frozen ?? hypervisor.freeze(spec);
+    const taps = await attachOrFail(() => network.attach(vm, running.spec.nics));
+    try {
+      const guest = await hypervisor.launch({
+        key: { vm, generation },
+        name,
+        running,
+        local: { taps, pools: disks.pools },
+      });
+      this.setPart(vm, { kind: 'runs' }, { generation, taps, name });
+      this.running.set(vm, guest);
+      void this.#watch(guest);
+      return running;
+    } catch (error) {
+      await network.detach(taps);
+      throw error;
+    }
+  }
+
+  /** Takes over a guest that arrived here; its end is reported from now on. */
+  settle(vm: VmId): void {
+    this.setPart(vm, { kind: 'runs' });
+  }
+
+  add(guest: Guest): void {
+    this.running.set(guest.key.vm, guest);
+    void this.#watch(guest);
+  }
+
+  /** Presses the power button, or switches off. Its end comes as a fact. */
+  async stop(vm: VmId, force: boolean, timeoutMs: number): Promise<void> {
+    const { clock, facts, journal } = this.#context;
+    const guest = this.running.get(vm);
+    const generation = journal.vm(vm)?.generation ?? 0;
+    if (!guest) {
+      facts.guest({ vm, generation, at: clock.now(), kind: 'ended', how: 'stopped', message: 'it was not running' });
+      return;
+    }
+    this.#stopping.add(vm);
+    if (force) return guest.destroy();
+    if (await pressPowerButton(guest, timeoutMs, this.#context)) return;
+    this.#stopping.delete(vm);
+    facts.guest({
+      vm,
+      generation,
+      at: clock.now(),
+      kind: 'stop-ignored',
+      message: `The guest did not shut down within ${Math.round(timeoutMs / 1000)} s of its power button.`,
+    });
+  }
+
+  /** Ends a guest for good and takes its network away. */
+  async destroy(vm: VmId): Promise<void> {
+    this.#stopping.add(vm);
+    await this.running.get(vm)?.destroy();
+  }
+
+  async provision(vm: VmId, items: readonly Provision[]): Promise<Failure | null> {
+    try {
+      await this.#context.disks.provision(items);
+      return null;
+    } catch (error) {
+      return failureOf(error, `The files of ${vm} could not be made.`);
+    }
+  }
+
+  async #watch(guest: Guest): Promise<void> {
+    const { vm } = guest.key;
+    void this.#watchPanic(guest);
+    const gone = await guest.gone;
+    if (this.running.get(vm) !== guest) return; // an older copy
+    this.running.delete(vm);
+    if (this.part(vm).kind === 'runs') await this.#ended(vm, gone);
+  }
+
+  async #watchPanic(guest: Guest): Promise<void> {
+    const { vm } = guest.key;
+    for await (const event of guest.events(new AbortController().signal)) {
+      if (event.kind !== 'panicked') continue;
+      this.#context.facts.guest({
+        vm,
+        generation: this.#context.journal.vm(vm)?.generation ?? 0,
+        at: event.at,
+        kind: 'panicked',
+      });
+    }
+  }
+
+  async #ended(vm: VmId, gone: GuestGone | null): Promise<void> {
+    const { facts, journal, clock } = this.#context;
+    const how = gone?.how === 'powered-off' ? 'powered-off' : this.#stopping.has(vm) ? 'stopped' : 'died';
+    this.#stopping.delete(vm);
+    const generation = journal.vm(vm)?.generation ?? 0;
+    await this.leave(vm);
+    facts.guest({
+      vm,
+      generation,
+      at: gone?.at ?? clock.now(),
+      kind: 'ended',
+      how,
+      message:
+        how === 'died'
+          ? `Its QEMU process ended unexpectedly${gone?.words ? `: ${gone.words}` : ' while the agent was away'}.`
+          : '',
+    });
+  }
+
+  /** Nothing of the guest is left on this host: its taps go, its entry says so. */
+  async leave(vm: VmId, part: Part = { kind: 'none' }): Promise<void> {
+    await this.#context.network.detach(this.#context.journal.vm(vm)?.taps ?? []);
+    if (this.#context.journal.vm(vm)) this.setPart(vm, part, { taps: [] });
+  }
+
+  async #sweepTaps(): Promise<void> {
+    const { network, journal } = this.#context;
+    const wanted = new Set(journal.vms().flatMap((entry) => entry.taps));
+    await network.detach(network.existing().filter((tap) => !wanted.has(tap)));
+  }
+}
+
+/**
+ * Presses the power button until the guest is gone, again every five seconds: a guest that is still booting does not hear
+ * the first. @returns false when time ran out and it still runs
+ */
+export async function pressPowerButton(guest: Guest, timeoutMs: number, context: AgentContext): Promise<boolean> {
+  const { clock } = context;
+  const deadline = clock.monotonic() + timeoutMs;
+  const over = new AbortController();
+  const gone = guest.gone.then(() => over.abort());
+  while (!over.signal.aborted && clock.monotonic() < deadline) {
+    await guest.powerDown().catch((error: unknown) => context.log.debug({ error: messageOf(error) }, 'power button'));
+    await Promise.race([
+      gone,
+      clock.sleep(Math.min(5000, Math.max(0, deadline - clock.monotonic())), over.signal).catch(() => {}),
+    ]);
+  }
+  if (!over.signal.aborted) return false;
+  await gone;
+  return true;
+}
+
+async function attachOrFail(attach: () => Promise<string[]>): Promise<string[]> {
+  try {
+    return await attach();
+  } catch (error) {
+    throw new FailureError(failureOf(error, 'The network of the guest could not be made.'), { cause: error });
+  }
+}
+
+export function failureOf(error: unknown, message: string): Failure {
+  if (error instanceof FailureError) return error.failure;
+  return {
+    code: 'guest-start-failed',
+    message,
+    hint: "The detail says why; look at the agent's log.",
+    detail: messageOf(error),
+  };
+}

@@ -1,0 +1,319 @@
+/**
+ * Orders from the server: admitted if they are not older than what this host has seen and not late, then carried out,
+ * each VM's one after another, any of them any number of times.
+ */
+import { messageOf, type Failure } from '../model/failure.ts';
+import type { MigrationId, VmId } from '../model/ids.ts';
+import { KeyedQueue } from '../runtime/queue.ts';
+import type { Order } from '../wire/agent.ts';
+import type { AgentContext } from './context.ts';
+import { failureOf, pressPowerButton, type Guests } from './guests.ts';
+import type { GoReceiver, GoResult } from './handover.ts';
+import { Incoming } from './incoming.ts';
+import type { AgentEntry, VmEntry } from './journal.ts';
+import { Outgoing, rollBack } from './outgoing.ts';
+
+const ordersPerVm = 100;
+
+/** May this order be carried out? Pure. @returns why not, or null */
+export function refuses(order: Order, agent: AgentEntry, entry: VmEntry | undefined, now: number): string | null {
+  if (order.term < agent.newestTerm) return `term ${order.term} is over: ${agent.newestTerm} was seen`;
+  if (order.session < agent.session) return `session ${order.session} is over: this is ${agent.session}`;
+  if (now > order.expiresAt) return 'it came too late';
+  // These name a migration: what is left of that one may go, whatever was decided since.
+  if (order.kind === 'close' || order.kind === 'release' || order.kind === 'cancel') return null;
+  if (entry && order.generation < entry.generation)
+    return `generation ${order.generation} is over: ${entry.generation} was seen`;
+  return null;
+}
+
+export class Orders implements GoReceiver {
+  readonly #context: AgentContext;
+  readonly #guests: Guests;
+  readonly #queue = new KeyedQueue({ limit: ordersPerVm });
+  readonly #incoming = new Map<MigrationId, Incoming>();
+  readonly #outgoing = new Map<MigrationId, Outgoing>();
+  /** Cancelled before they began: a `send` that comes late does nothing. */
+  readonly #cancelled = new Set<MigrationId>();
+
+  constructor(context: AgentContext, guests: Guests) {
+    this.#context = context;
+    this.#guests = guests;
+  }
+
+  /** After adoption: takes up what was going on, guests that are paused first. */
+  async resume(): Promise<void> {
+    const { journal, facts, clock } = this.#context;
+    const entries = journal.vms().toSorted((a, b) => urgency(a) - urgency(b));
+    for (const { vm, part } of entries) {
+      const guest = this.#guests.running.get(vm);
+      if (part.kind === 'receiving' || part.kind === 'continuing') {
+        if (guest) this.#keepIncoming(await Incoming.resume(this.#context, this.#guests, guest, part.job));
+        else {
+          const ran = part.kind === 'continuing';
+          await this.#guests.leave(vm, ran ? { kind: 'none' } : { kind: 'gone-unrun', job: part.job });
+          const failure = goneFailure(part.job.vmName, this.#context.hostName, 'target-died');
+          facts.migration({
+            migration: part.job.migration,
+            at: clock.now(),
+            kind: ran ? 'target-lost' : 'target-failed',
+            failure,
+          });
+        }
+      } else if (part.kind === 'sending' || part.kind === 'handed-over') {
+        if (guest) {
+          const endpoint = part.kind === 'sending' ? part.endpoint : { address: '', port: 0 };
+          this.#keepOutgoing(Outgoing.resume(this.#context, this.#guests, guest, part.job, endpoint, part.targetPeer));
+        } else {
+          await this.#guests.leave(vm);
+          const failure = goneFailure(part.job.vmName, this.#context.hostName, 'source-died');
+          facts.migration({ migration: part.job.migration, at: clock.now(), kind: 'source-lost', failure });
+        }
+      } else if (part.kind === 'powering-off') {
+        void this.#queue
+          .run(vm, () => this.#powerOff(vm, part.job))
+          .catch((error: unknown) => this.#bug(error, 'power-off'));
+      }
+    }
+  }
+
+  /** Admits an order and begins it. @returns why it was refused, or null */
+  admit(order: Order): string | null {
+    const { journal, clock, log } = this.#context;
+    const refusal = refuses(order, journal.agent, journal.vm(order.vm), clock.now());
+    if (refusal !== null) {
+      log.warn({ order: order.kind, vm: order.vm, refusal }, 'order refused');
+      return refusal;
+    }
+    if (order.term > journal.agent.newestTerm) journal.setAgent({ newestTerm: order.term });
+    // A guest that takes a minute to shut down must not hold up the order that switches it off.
+    const key = order.kind === 'stop' ? `${order.vm}/stop` : order.vm;
+    void this.#queue.run(key, () => this.#carryOut(order)).catch((error: unknown) => this.#bug(error, order.kind));
+    return null;
+  }
+
+  async go(migration: MigrationId): Promise<GoResult> {
+    const incoming = this.#incoming.get(migration);
+    if (incoming) return incoming.go();
+    const entry = this.#context.journal.vms().find(({ part }) => 'job' in part && part.job.migration === migration);
+    return entry?.part.kind === 'gone-unrun' ? 'gone-unrun' : 'unknown';
+  }
+
+  async #carryOut(order: Order): Promise<void> {
+    const { facts, clock } = this.#context;
+    const { vm, generation } = order;
+    switch (order.kind) {
+      case 'provision': {
+        const failure = await this.#guests.provision(vm, order.provision);
+        const base = { vm, generation, at: clock.now() };
+        facts.guest(failure ? { ...base, kind: 'provision-failed', failure } : { ...base, kind: 'provisioned' });
+        return;
+      }
+      case 'start':
+        return this.#start(order);
+      case 'stop':
+        return this.#guests.stop(vm, order.force, order.timeoutMs);
+      case 'keep':
+        this.#guests.setPart(vm, this.#guests.part(vm), { generation });
+        return;
+      case 'discard':
+        return this.#guests.destroy(vm);
+      case 'remove':
+        await this.#guests.destroy(vm);
+        if (order.disks === 'delete') await this.#context.disks.remove(order.provision);
+        this.#context.journal.forgetVm(vm);
+        facts.guest({ vm, generation, at: clock.now(), kind: 'removed' });
+        return;
+      case 'receive':
+        return this.#receive(order);
+      case 'send':
+        return this.#send(order);
+      case 'cancel':
+        return this.#cancel(order.migration);
+      case 'go':
+        await this.go(order.migration);
+        return;
+      case 'roll-back':
+        return this.#rollBack(vm, order.migration);
+      case 'release':
+        return this.#release(vm, order.migration);
+      case 'close':
+        return this.#close(vm, order.migration, order.evenIfItRan);
+      case 'power-off':
+        return this.#powerOff(vm, order.job);
+      case 'power-on':
+        return this.#powerOn(order);
+    }
+  }
+
+  async #start(order: Extract<Order, { kind: 'start' }>): Promise<void> {
+    const { facts, clock } = this.#context;
+    const { vm, generation } = order;
+    const already = this.#guests.running.get(vm);
+    try {
+      const running =
+        already?.running ?? (await this.#guests.start(vm, generation, order.name, order.spec, order.running));
+      if (already) this.#guests.setPart(vm, this.#guests.part(vm), { generation });
+      facts.guest({ vm, generation, at: clock.now(), kind: 'started', running });
+    } catch (error) {
+      facts.guest({
+        vm,
+        generation,
+        at: clock.now(),
+        kind: 'start-failed',
+        failure: failureOf(error, `${order.name} could not be started.`),
+      });
+    }
+  }
+
+  async #receive(order: Extract<Order, { kind: 'receive' }>): Promise<void> {
+    const { vm, generation, job } = order;
+    if (this.#incoming.has(job.migration)) return;
+    const part = this.#guests.part(vm);
+    if ('job' in part && part.job.migration === job.migration) return; // it came and went already
+    // What an earlier move left here is outdated: this order is newer.
+    if (this.#guests.running.has(vm)) await this.#guests.destroy(vm);
+    const incoming = await Incoming.begin(this.#context, this.#guests, vm, generation, job);
+    if (incoming) this.#keepIncoming(incoming);
+  }
+
+  async #send(order: Extract<Order, { kind: 'send' }>): Promise<void> {
+    const { vm, generation, job } = order;
+    const { facts, clock } = this.#context;
+    if (this.#outgoing.has(job.migration)) return;
+    const at = clock.now();
+    const guest = this.#guests.running.get(vm);
+    const part = this.#guests.part(vm);
+    if ('job' in part && part.job.migration === job.migration) return;
+    if (this.#cancelled.has(job.migration)) {
+      facts.migration({ migration: job.migration, at, kind: 'source-running', failure: null });
+      return;
+    }
+    if (!guest || part.kind !== 'runs') {
+      const failure = goneFailure(job.vmName, this.#context.hostName, 'source-died');
+      facts.migration({ migration: job.migration, at, kind: 'source-lost', failure });
+      return;
+    }
+    this.#keepOutgoing(
+      Outgoing.begin(this.#context, this.#guests, guest, generation, job, order.endpoint, order.targetPeer),
+    );
+  }
+
+  async #cancel(migration: MigrationId): Promise<void> {
+    this.#cancelled.add(migration);
+    const outgoing = this.#outgoing.get(migration);
+    if (outgoing) return outgoing.cancel();
+    const sending = this.#context.journal.vms().some(({ part }) => 'job' in part && part.job.migration === migration);
+    if (!sending)
+      this.#context.facts.migration({
+        migration,
+        at: this.#context.clock.now(),
+        kind: 'source-running',
+        failure: null,
+      });
+  }
+
+  async #rollBack(vm: VmId, migration: MigrationId): Promise<void> {
+    const guest = this.#guests.running.get(vm);
+    const part = this.#guests.part(vm);
+    if (guest && part.kind === 'handed-over' && part.job.migration === migration) {
+      await rollBack(this.#context, this.#guests, guest, part.job);
+    }
+  }
+
+  /** The guest runs elsewhere for good: what is left of it here goes. Never a guest that runs here. */
+  async #release(vm: VmId, migration: MigrationId): Promise<void> {
+    const part = this.#guests.part(vm);
+    const ours = 'job' in part && part.job.migration === migration;
+    if (ours && (part.kind === 'handed-over' || part.kind === 'sending')) {
+      await this.#guests.destroy(vm);
+      await this.#outgoing.get(migration)?.over;
+      await this.#guests.leave(vm);
+    }
+    this.#context.facts.migration({ migration, at: this.#context.clock.now(), kind: 'released' });
+  }
+
+  async #close(vm: VmId, migration: MigrationId, evenIfItRan: boolean): Promise<void> {
+    const incoming = this.#incoming.get(migration);
+    const part = this.#guests.part(vm);
+    if (incoming && 'job' in part && part.job.migration === migration) {
+      const refusal = await incoming.close(evenIfItRan);
+      if (refusal !== null) this.#context.log.error({ migration, refusal }, 'the copy was not closed');
+      return;
+    }
+    this.#context.facts.migration({ migration, at: this.#context.clock.now(), kind: 'closed' });
+  }
+
+  async #powerOff(vm: VmId, job: Extract<Order, { kind: 'power-off' }>['job']): Promise<void> {
+    const { facts, clock, hostName } = this.#context;
+    const { migration, policy } = job;
+    const guest = this.#guests.running.get(vm);
+    const fact = (kind: 'sending' | 'powered-off') => facts.migration({ migration, at: clock.now(), kind });
+    const before = this.#guests.part(vm);
+    if (before.kind !== 'runs' && before.kind !== 'powering-off') return fact('powered-off');
+    this.#guests.setPart(vm, { kind: 'powering-off', job });
+    fact('sending');
+    if (guest) {
+      const obeyed = await pressPowerButton(guest, policy.shutdownTimeoutMs, this.#context);
+      if (!obeyed && !policy.forceOff) {
+        this.#guests.settle(vm);
+        const failure: Failure = {
+          code: 'shutdown-ignored',
+          message: `${job.vmName} did not shut down within ${Math.round(policy.shutdownTimeoutMs / 1000)} s; it runs on at ${hostName}.`,
+          hint: 'Shut it down from inside, or use --force-off to switch it off.',
+        };
+        facts.migration({ migration, at: clock.now(), kind: 'source-running', failure });
+        return;
+      }
+      if (!obeyed) await guest.destroy();
+    }
+    await this.#guests.leave(vm);
+    fact('powered-off');
+  }
+
+  async #powerOn(order: Extract<Order, { kind: 'power-on' }>): Promise<void> {
+    const { vm, generation, job } = order;
+    const { facts, clock } = this.#context;
+    try {
+      if (!this.#guests.running.has(vm))
+        await this.#guests.start(vm, generation, job.vmName, job.running.spec, job.running);
+      facts.migration({ migration: job.migration, at: clock.now(), kind: 'resumed', withFaults: false });
+    } catch (error) {
+      const failure = failureOf(error, `${job.vmName} could not be started on ${this.#context.hostName}.`);
+      facts.migration({ migration: job.migration, at: clock.now(), kind: 'target-failed', failure });
+    }
+  }
+
+  #keepIncoming(incoming: Incoming): void {
+    this.#incoming.set(incoming.job.migration, incoming);
+    void incoming.over
+      .catch((error: unknown) => this.#bug(error, 'receive'))
+      .finally(() => this.#incoming.delete(incoming.job.migration));
+  }
+
+  #keepOutgoing(outgoing: Outgoing): void {
+    this.#outgoing.set(outgoing.job.migration, outgoing);
+    void outgoing.over
+      .catch((error: unknown) => this.#bug(error, 'send'))
+      .finally(() => this.#outgoing.delete(outgoing.job.migration));
+  }
+
+  #bug(error: unknown, order: string): void {
+    this.#context.log.error({ error, order, words: messageOf(error) }, 'an order was not carried out');
+  }
+}
+
+/** Guests that may be paused come first. */
+function urgency(entry: VmEntry): number {
+  const order = ['continuing', 'handed-over', 'sending', 'receiving', 'powering-off'];
+  const index = order.indexOf(entry.part.kind);
+  return index === -1 ? order.length : index;
+}
+
+function goneFailure(vmName: string, host: string, code: 'source-died' | 'target-died'): Failure {
+  return {
+    code,
+    message: `The QEMU process of ${vmName} on ${host} is gone.`,
+    hint: `Look at ${host}, then start the VM again: drover vm start ${vmName}`,
+  };
+}

@@ -1,0 +1,187 @@
+/**
+ * QEMU as a process: started so that it outlives the agent, found again by what really runs, ended in an orderly way
+ * or by force, and only ever by a pid that was checked to be the one meant.
+ *
+ * A guest's directory under the run directory holds its sockets and `guest.json`; the process carries the directory's
+ * path on its command line, which is how it is found after the agent's restart.
+ */
+import { spawn } from 'node:child_process';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { systemClock, type Clock } from '../../runtime/clock.ts';
+import type { GuestKey } from '../hypervisor.ts';
+import type { RunningSpec } from '../../model/vm.ts';
+
+export interface GuestFiles {
+  readonly dir: string;
+  readonly qmp: string;
+  /** A second monitor, for people and emergencies: QEMU serves one client a socket. */
+  readonly rescue: string;
+  readonly console: string;
+  readonly json: string;
+  readonly log: string;
+}
+
+/** What is remembered beside the sockets: not whether it runs, only what was started. */
+export interface GuestFile {
+  readonly key: GuestKey;
+  readonly name: string;
+  readonly running: RunningSpec;
+  readonly taps: readonly string[];
+  readonly pid: number;
+  readonly startTicks: string;
+}
+
+export function filesOf(runDir: string, logDir: string, key: GuestKey): GuestFiles {
+  const dir = join(runDir, `${key.vm}.${key.generation}`);
+  return {
+    dir,
+    qmp: join(dir, 'qmp.sock'),
+    rescue: join(dir, 'rescue.sock'),
+    console: join(dir, 'console.sock'),
+    json: join(dir, 'guest.json'),
+    log: join(logDir, `${key.vm}.${key.generation}.log`),
+  };
+}
+
+export interface Started {
+  readonly pid: number;
+  readonly startTicks: string;
+  /** Resolves with its exit code when it ends before anything else was agreed. */
+  readonly exited: Promise<number | null>;
+}
+
+/** Starts QEMU detached, in a session of its own; its words go to the log file. @throws Error when it cannot be started */
+export async function startProcess(
+  binary: string,
+  argv: readonly string[],
+  env: NodeJS.ProcessEnv,
+  files: GuestFiles,
+): Promise<Started> {
+  const out = openSync(files.log, 'a', 0o600);
+  try {
+    const child = spawn(binary, argv, { detached: true, stdio: ['ignore', out, out], env, cwd: files.dir });
+    const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
+    await new Promise<void>((resolve, reject) => {
+      child.once('spawn', resolve);
+      child.once('error', (error) =>
+        reject(new Error(`${binary} could not be started: ${error.message}`, { cause: error })),
+      );
+    });
+    child.unref();
+    const pid = child.pid;
+    if (pid === undefined) throw new Error(`${binary} was started without a pid`);
+    return { pid, startTicks: startTicksOf(pid) ?? '', exited };
+  } finally {
+    closeSync(out);
+  }
+}
+
+export function prepareFiles(files: GuestFiles): void {
+  rmSync(files.dir, { recursive: true, force: true });
+  mkdirSync(files.dir, { recursive: true, mode: 0o700 });
+}
+
+export function writeGuestFile(files: GuestFiles, guest: GuestFile): void {
+  writeFileSync(files.json, JSON.stringify(guest), { mode: 0o600 });
+}
+
+/** The guests whose process runs now, by looking at every process's command line; files alone prove nothing. */
+export function findRunning(runDir: string): GuestFile[] {
+  const found: GuestFile[] = [];
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    const argument = readCommandLine(Number(entry)).find((text) => text.startsWith(`unix:${runDir}/`));
+    if (argument === undefined || !isAlive(Number(entry))) continue;
+    const dir = argument.slice('unix:'.length).split('/qmp.sock')[0] ?? '';
+    const file = readGuestFile(join(dir, 'guest.json'));
+    if (file) found.push({ ...file, pid: Number(entry), startTicks: startTicksOf(Number(entry)) ?? '' });
+  }
+  return found;
+}
+
+function readGuestFile(path: string): GuestFile | undefined {
+  if (!existsSync(path)) return undefined;
+  try {
+    // Written by writeGuestFile above, in a directory only root may write.
+    return JSON.parse(readFileSync(path, 'utf8')) as GuestFile;
+  } catch {
+    return undefined; // cut short by a crash while it was written: the process is then killed as unknown by its owner
+  }
+}
+
+/** Removes directories of guests that do not run any more. */
+export function sweep(runDir: string, running: readonly GuestFile[]): void {
+  if (!existsSync(runDir)) return;
+  const alive = new Set(running.map((guest) => `${guest.key.vm}.${guest.key.generation}`));
+  for (const entry of readdirSync(runDir)) {
+    if (!alive.has(entry)) rmSync(join(runDir, entry), { recursive: true, force: true });
+  }
+}
+
+function readCommandLine(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+  } catch {
+    return [];
+  }
+}
+
+/** Start time in clock ticks since boot: with the pid, names a process for ever. */
+function startTicksOf(pid: number): string | undefined {
+  return statFields(pid)?.[19];
+}
+
+/** Fields of /proc/PID/stat after the name, from the state (field 3) on. */
+export function statFields(pid: number): string[] | undefined {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return text.slice(text.lastIndexOf(')') + 2).split(' ');
+  } catch {
+    return undefined;
+  }
+}
+
+/** Is it there and not a zombie that nobody has waited for? */
+export function isAlive(pid: number, startTicks?: string): boolean {
+  const fields = statFields(pid);
+  if (!fields || fields[0] === 'Z' || fields[0] === 'X') return false;
+  return startTicks === undefined || startTicks === '' || fields[19] === startTicks;
+}
+
+/** Resolves when the process is gone. @throws the signal's reason */
+export async function waitGone(
+  pid: number,
+  startTicks: string,
+  clock: Clock = systemClock,
+  signal?: AbortSignal,
+): Promise<void> {
+  for (let waitMs = 2; isAlive(pid, startTicks); waitMs = Math.min(50, waitMs * 2)) await clock.sleep(waitMs, signal);
+}
+
+/** SIGKILL, to exactly this process. */
+export function killProcess(pid: number, startTicks: string): void {
+  if (!isAlive(pid, startTicks)) return;
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // gone in between
+  }
+}
+
+/** The last lines a process wrote, for error messages. */
+export function lastWords(logPath: string, limit = 600): string {
+  if (!existsSync(logPath) || statSync(logPath).size === 0) return '';
+  const lines = readFileSync(logPath, 'utf8').trim().split('\n').slice(-6);
+  return lines.join('\n').slice(-limit);
+}

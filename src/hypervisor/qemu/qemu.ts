@@ -1,0 +1,344 @@
+/** The hypervisor interface over real QEMU: processes, monitor connections and guests together. */
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { systemClock } from '../../runtime/clock.ts';
+import type { Ability, Endpoint, GuestLoad } from '../../model/host.ts';
+import type { RunningSpec } from '../../model/vm.ts';
+import {
+  FailureError,
+  type Guest,
+  type GuestEvent,
+  type GuestGone,
+  type GuestKey,
+  type Hypervisor,
+  type HypervisorDescription,
+  type LaunchOptions,
+  type TransferOptions,
+} from '../hypervisor.ts';
+import { freeze, localize } from './argv.ts';
+import type { QemuInstallation } from './locate.ts';
+import { guestEventOf, listenForTransfer, prepareTransfer, readGuestState, transferOf } from './migrate.ts';
+import * as processes from './process.ts';
+import { connectQmp, type QmpConnection } from './qmp.ts';
+
+const startTimeoutMs = 15_000;
+const quitTimeoutMs = 3000;
+
+export interface QemuOptions {
+  readonly qemu: QemuInstallation;
+  readonly accel: 'kvm' | 'tcg';
+  /** Sockets: a short path, cleared at boot (/run). */
+  readonly runDir: string;
+  readonly logDir: string;
+}
+
+export function openQemu(options: QemuOptions): Hypervisor {
+  mkdirSync(options.runDir, { recursive: true, mode: 0o700 });
+  mkdirSync(options.logDir, { recursive: true, mode: 0o700 });
+  return new QemuHypervisor(options);
+}
+
+class QemuHypervisor implements Hypervisor {
+  readonly #options: QemuOptions;
+
+  constructor(options: QemuOptions) {
+    this.#options = options;
+  }
+
+  freeze = freeze;
+
+  async describe(): Promise<HypervisorDescription> {
+    const { qemu, accel } = this.#options;
+    const version = `${qemu.version.major}.${qemu.version.minor}.${qemu.version.micro}`;
+    const machines = await this.#askMachines();
+    const liveMigration: Ability =
+      accel === 'kvm' || qemu.version.major >= 10
+        ? { ok: true }
+        : {
+            ok: false,
+            reason: `QEMU ${version} without KVM corrupts guest memory in live moves; 10.0 or newer is needed`,
+          };
+    return { version, accel, machines, liveMigration, postCopy: postCopyAbility() };
+  }
+
+  async launch(options: LaunchOptions): Promise<Guest> {
+    return this.#start(options, []);
+  }
+
+  async receive(
+    options: LaunchOptions,
+    transfer: TransferOptions,
+    listenOn: string,
+  ): Promise<{ guest: Guest; endpoint: Endpoint }> {
+    const guest = await this.#start(options, ['-S', '-incoming', 'defer']);
+    try {
+      await prepareTransfer(guest.qmp, transfer, 'target', options.running.spec.memoryMiB);
+      return { guest, endpoint: await listenForTransfer(guest.qmp, listenOn) };
+    } catch (error) {
+      await guest.destroy();
+      throw error;
+    }
+  }
+
+  async adopt(): Promise<Guest[]> {
+    const running = processes.findRunning(this.#options.runDir);
+    processes.sweep(this.#options.runDir, running);
+    const guests: Guest[] = [];
+    for (const file of running) {
+      const files = processes.filesOf(this.#options.runDir, this.#options.logDir, file.key);
+      const qmp = await connectQmp({ path: files.qmp, timeoutMs: startTimeoutMs });
+      guests.push(new QemuGuest(file, files, qmp));
+    }
+    return guests;
+  }
+
+  async close(): Promise<void> {}
+
+  async #start(options: LaunchOptions, extra: readonly string[]): Promise<QemuGuest> {
+    const { qemu, accel, runDir, logDir } = this.#options;
+    const files = processes.filesOf(runDir, logDir, options.key);
+    processes.prepareFiles(files);
+    const argv = [
+      ...qemu.libArgs,
+      '-name',
+      `guest=${options.name}`,
+      '-machine',
+      `${options.running.spec.machine},accel=${accel},memory-backend=ram`,
+      ...localize(options.running, options.local),
+      '-chardev',
+      `socket,id=console,path=${files.console},server=on,wait=off,logfile=${logDir}/${options.key.vm}.console.log,logappend=on`,
+      '-qmp',
+      `unix:${files.qmp},server=on,wait=off`,
+      '-qmp',
+      `unix:${files.rescue},server=on,wait=off`,
+      '-msg',
+      'timestamp=on',
+      ...extra,
+    ];
+    const failed = (detail: string, cause?: unknown) =>
+      new FailureError(
+        {
+          code: 'guest-start-failed',
+          message: `QEMU did not start ${options.name}.`,
+          hint: lockHint(detail) ?? 'The detail is what QEMU said. Mend that and start it again.',
+          detail,
+        },
+        { cause },
+      );
+    let started: processes.Started;
+    try {
+      started = await processes.startProcess(qemu.binary, argv, { ...process.env, ...qemu.env }, files);
+    } catch (error) {
+      throw failed(error instanceof Error ? error.message : String(error), error);
+    }
+    const { pid, startTicks } = started;
+    const file = {
+      key: options.key,
+      name: options.name,
+      running: options.running,
+      taps: options.local.taps,
+      pid,
+      startTicks,
+    };
+    processes.writeGuestFile(files, file);
+    let over: number | null | undefined;
+    void started.exited.then((code) => (over = code ?? null));
+    const deadline = systemClock.monotonic() + startTimeoutMs;
+    let lastError: unknown;
+    for (
+      let waitMs = 3;
+      systemClock.monotonic() < deadline && over === undefined;
+      waitMs = Math.min(waitMs * 1.5, 50)
+    ) {
+      try {
+        const qmp = await connectQmp({ path: files.qmp, timeoutMs: startTimeoutMs });
+        return new QemuGuest(file, files, qmp);
+      } catch (error) {
+        lastError = error;
+        await systemClock.sleep(waitMs);
+      }
+    }
+    processes.killProcess(pid, startTicks);
+    await processes.waitGone(pid, startTicks);
+    const detail = processes.lastWords(files.log);
+    rmSync(files.dir, { recursive: true, force: true });
+    throw failed(
+      detail || (over === undefined ? 'its monitor did not answer in time' : `it ended at once with code ${over}`),
+      lastError,
+    );
+  }
+
+  async #askMachines(): Promise<string[]> {
+    const { qemu, runDir, logDir } = this.#options;
+    const key = { vm: 'probe', generation: 0 } as unknown as GuestKey; // not a VM: a QEMU asked once and ended
+    const files = processes.filesOf(runDir, logDir, key);
+    processes.prepareFiles(files);
+    const argv = [
+      ...qemu.libArgs,
+      '-machine',
+      'none',
+      '-nodefaults',
+      '-display',
+      'none',
+      '-qmp',
+      `unix:${files.qmp},server=on,wait=off`,
+    ];
+    const { pid, startTicks } = await processes.startProcess(qemu.binary, argv, { ...process.env, ...qemu.env }, files);
+    try {
+      for (let tries = 0; ; tries++) {
+        try {
+          using qmp = await connectQmp({ path: files.qmp, timeoutMs: startTimeoutMs });
+          const machines = await qmp.execute('query-machines', {}, { timeoutMs: startTimeoutMs });
+          return machines.map((machine) => machine.name).filter((name) => /^pc-(q35|i440fx)-/.test(name));
+        } catch (error) {
+          if (tries > 200 || !processes.isAlive(pid, startTicks)) throw error;
+          await systemClock.sleep(10);
+        }
+      }
+    } finally {
+      processes.killProcess(pid, startTicks);
+      await processes.waitGone(pid, startTicks);
+      rmSync(files.dir, { recursive: true, force: true });
+    }
+  }
+}
+
+function lockHint(detail: string): string | undefined {
+  if (!/Failed to get .* lock/.test(detail)) return undefined;
+  return 'Another process has the disk open, perhaps this VM on another host. Drover never breaks that lock: find that process first.';
+}
+
+/** May a guest arrive here by post-copy? As root always; else by the sysctl or the device. */
+export function postCopyAbility(): Ability {
+  if (process.getuid?.() === 0) return { ok: true };
+  try {
+    if (readFileSync('/proc/sys/vm/unprivileged_userfaultfd', 'utf8').trim() === '1') return { ok: true };
+  } catch {
+    return { ok: false, reason: 'this kernel has no userfaultfd' };
+  }
+  return { ok: false, reason: 'userfaultfd is not allowed to this user (vm.unprivileged_userfaultfd = 0)' };
+}
+
+class QemuGuest implements Guest {
+  readonly key: GuestKey;
+  readonly pid: number;
+  readonly running: RunningSpec;
+  readonly consolePath: string;
+  readonly gone: Promise<GuestGone>;
+  readonly transfer;
+  readonly qmp: QmpConnection;
+  readonly #file: processes.GuestFile;
+  readonly #files: processes.GuestFiles;
+  #poweredOff = false;
+  #destroying = false;
+  #lastLoad:
+    | { at: number; cpuTicks: number; read: number; written: number; received: number; sent: number }
+    | undefined;
+
+  constructor(file: processes.GuestFile, files: processes.GuestFiles, qmp: QmpConnection) {
+    this.key = file.key;
+    this.pid = file.pid;
+    this.running = file.running;
+    this.consolePath = files.console;
+    this.qmp = qmp;
+    this.#file = file;
+    this.#files = files;
+    this.transfer = transferOf(qmp, file.running.spec.memoryMiB);
+    this.gone = this.#watchEnd();
+  }
+
+  async #watchEnd(): Promise<GuestGone> {
+    const noted = (async () => {
+      for await (const event of this.events(new AbortController().signal)) {
+        if (event.kind === 'powered-off') this.#poweredOff = true;
+      }
+    })();
+    await this.qmp.closed;
+    await noted;
+    await processes.waitGone(this.pid, this.#file.startTicks);
+    const words = processes.lastWords(this.#files.log);
+    rmSync(this.#files.dir, { recursive: true, force: true });
+    const how = this.#poweredOff ? 'powered-off' : this.#destroying ? 'destroyed' : 'died';
+    return { at: systemClock.now(), how, words };
+  }
+
+  state() {
+    return readGuestState(this.qmp);
+  }
+
+  async *events(signal: AbortSignal): AsyncIterable<GuestEvent> {
+    for await (const event of this.qmp.events({ signal })) {
+      const ours = guestEventOf(event);
+      if (ours) yield ours;
+    }
+  }
+
+  async continue(): Promise<void> {
+    await this.qmp.execute('cont');
+  }
+
+  async powerDown(): Promise<void> {
+    await this.qmp.execute('system_powerdown');
+  }
+
+  async destroy(): Promise<void> {
+    this.#destroying = true;
+    const over = new AbortController();
+    const gone = this.gone.then(() => over.abort());
+    try {
+      await this.qmp.execute('quit', {}, { timeoutMs: quitTimeoutMs });
+      await systemClock.sleep(quitTimeoutMs, over.signal);
+    } catch {
+      // it is gone already, or does not answer: by force below
+    }
+    processes.killProcess(this.pid, this.#file.startTicks);
+    await gone;
+  }
+
+  async load(): Promise<GuestLoad> {
+    const stat = processes.statFields(this.pid);
+    const io = readNumbers(`/proc/${this.pid}/io`);
+    const now = {
+      at: systemClock.monotonic(),
+      cpuTicks: Number(stat?.[11] ?? 0) + Number(stat?.[12] ?? 0),
+      read: io['read_bytes'] ?? 0,
+      written: io['write_bytes'] ?? 0,
+      received: sum(this.#file.taps.map((tap) => readNumber(`/sys/class/net/${tap}/statistics/tx_bytes`))),
+      sent: sum(this.#file.taps.map((tap) => readNumber(`/sys/class/net/${tap}/statistics/rx_bytes`))),
+    };
+    const before = this.#lastLoad ?? now;
+    this.#lastLoad = now;
+    const seconds = Math.max(0.001, (now.at - before.at) / 1000);
+    const rate = (field: 'read' | 'written' | 'received' | 'sent') =>
+      Math.max(0, (now[field] - before[field]) / seconds);
+    const pages = Number(stat?.[21] ?? 0);
+    return {
+      cpuCores: Math.max(0, (now.cpuTicks - before.cpuTicks) / 100 / seconds),
+      memoryResidentMiB: Math.round((pages * 4096) / 1024 / 1024),
+      diskReadBytesPerSecond: rate('read'),
+      diskWriteBytesPerSecond: rate('written'),
+      netReceiveBytesPerSecond: rate('received'),
+      netSendBytesPerSecond: rate('sent'),
+    };
+  }
+}
+
+function readNumber(path: string): number {
+  try {
+    return Number(readFileSync(path, 'utf8'));
+  } catch {
+    return 0; // gone while we looked
+  }
+}
+
+function readNumbers(path: string): Record<string, number> {
+  try {
+    const lines = readFileSync(path, 'utf8').trim().split('\n');
+    return Object.fromEntries(lines.map((line) => line.split(': ')).map(([name, value]) => [name, Number(value)]));
+  } catch {
+    return {};
+  }
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((a, b) => a + b, 0);
+}
