@@ -15,7 +15,7 @@ const supervisorStopMs = 20_000;
 /** @returns whether there was anything to take down */
 export async function down(name: string, say: (line: string) => void): Promise<boolean> {
   requireRoot();
-  return withLock(async () => {
+  return withLock('lab', async () => {
     const directories = directoriesOf(name);
     const found = await findNetwork(name);
     checkOwner(name, found.owner);

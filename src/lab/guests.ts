@@ -3,6 +3,7 @@
  * and a client that asks them from the client's namespace. Not here: what runs inside (guest/).
  */
 import { UserError } from '../model/failure.ts';
+import { systemClock } from '../runtime/clock.ts';
 import type { Client } from '../wire/client.ts';
 import type { VmView } from '../wire/endpoints.ts';
 import { GuestClient } from './guest/guest-client.ts';
@@ -10,7 +11,7 @@ import { guestCommandLine } from './guest/command-line.ts';
 import { run } from './exec.ts';
 import { commandLine } from './processes.ts';
 import { addressesOf, hostNames, namesOf, type LabState } from './state.ts';
-import { guestInitrd, guestKernel, type Lab } from './up.ts';
+import { guestInitrd, guestKernel, withLock, type Lab } from './up.ts';
 
 const diskMiB = 64;
 /** Addresses end before .250. */
@@ -35,7 +36,14 @@ export interface LabGuest {
 
 /** Creates and boots a VM of the lab's guest and waits until it answers. @throws UserError */
 export async function createLabVm(lab: Lab, wanted: LabVm, signal?: AbortSignal): Promise<LabGuest> {
-  const { client, state } = lab;
+  const vm = await withLock('guest-address', () => create(lab, wanted));
+  const guest = guestOf(lab.state, vm.address ?? '');
+  await untilReady(lab.client, vm, guest, signal);
+  return { vm: await lab.client.getVm({ params: { vm: vm.id } }), guest };
+}
+
+/** With the first address that no VM has. */
+async function create({ client, state }: Lab, wanted: LabVm): Promise<VmView> {
   const taken = new Set((await client.listVms()).map((vm) => vm.address));
   const addresses = addressesOf(state.octet);
   const number = Array.from({ length: maxGuests }, (_, i) => i + 1).find((i) => !taken.has(addresses.guest(i)));
@@ -50,7 +58,7 @@ export async function createLabVm(lab: Lab, wanted: LabVm, signal?: AbortSignal)
     ...(wanted.diskWritesPerSecond !== undefined && { diskWritesPerSecond: wanted.diskWritesPerSecond }),
     ...(wanted.powerButton && { powerButton: wanted.powerButton }),
   });
-  const vm = await client.createVm({
+  return client.createVm({
     body: {
       name: wanted.name,
       memoryMiB: wanted.memoryMiB ?? defaultMemoryMiB,
@@ -60,17 +68,41 @@ export async function createLabVm(lab: Lab, wanted: LabVm, signal?: AbortSignal)
       host: wanted.host ?? null,
     },
   });
-  const guest = guestOf(state, address);
-  await guest.waitReady({ timeoutMs: bootMs, ...(signal && { signal }) }).catch(async (cause: unknown) => {
-    const now = await client.getVm({ params: { vm: vm.id } });
+}
+
+/** Ends as soon as the VM's record says that it did not start, not only when its time is over. */
+async function untilReady(
+  client: Client,
+  vm: VmView,
+  guest: GuestClient,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const over = new AbortController();
+  const both = signal ? AbortSignal.any([signal, over.signal]) : over.signal;
+  let crashed: VmView | undefined;
+  const watching = vmState(client, vm.id, ['crashed', 'stopped'], bootMs, over.signal).then(
+    (view) => {
+      crashed = view;
+      over.abort();
+    },
+    () => {}, // it did not crash
+  );
+  try {
+    await guest.waitReady({ timeoutMs: bootMs, signal: both });
+  } catch (cause) {
+    if (signal?.aborted) throw cause;
+    const now = crashed ?? (await client.getVm({ params: { vm: vm.id } }));
+    const why = now.message === null ? '' : `: ${now.message}`;
     throw new UserError(
-      'timed-out',
-      `The guest of ${wanted.name} does not answer: the VM is ${now.state}${now.message === null ? '' : `, ${now.message}`}.`,
-      `Look at its console: drover vm console ${wanted.name}`,
+      crashed ? 'wrong-state' : 'timed-out',
+      `The guest of ${vm.name} does not answer: the VM is ${now.state}${why}`,
+      `Look at ${now.host}'s logs, or at its console: drover vm console ${vm.name}`,
       { cause },
     );
-  });
-  return { vm: await client.getVm({ params: { vm: vm.id } }), guest };
+  } finally {
+    over.abort();
+    await watching;
+  }
 }
 
 export function guestOf(state: LabState, address: string): GuestClient {
@@ -83,15 +115,16 @@ export async function vmState(
   vm: string,
   states: readonly VmView['state'][],
   timeoutMs = 60_000,
+  signal?: AbortSignal,
 ): Promise<VmView> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {
-    const view = await client.getVm({ params: { vm } });
+    const view = await client.getVm({ params: { vm } }, { ...(signal && { signal }) });
     if (states.includes(view.state)) return view;
     if (performance.now() > deadline) {
       throw new Error(`${view.name} is ${view.state} after ${timeoutMs} ms, not ${states.join(' or ')}`);
     }
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await systemClock.sleep(50, signal);
   }
 }
 

@@ -55,8 +55,8 @@ export async function runTour(options: TourOptions): Promise<number> {
     const lab = await up({ name, hosts, say, signal });
     const rows = await show(lab, say, signal);
     good = rows.every((row) => row.proof.ok);
-    print(options.output === 'json' ? JSON.stringify(rows.map(rowData), null, 2) : `\n${tourTable(rows)}\n`);
-    if (options.output !== 'json') for (const line of reading(rows)) print(line);
+    print(options.output === 'json' ? JSON.stringify(rows.map(rowData), null, 2) : `\n${tourTable(rows)}`);
+    if (options.output !== 'json') for (const line of [coldNote, '', ...reading(rows)]) print(line);
     say(
       `\n${good ? 'Every arrival was verified' : 'NOT every arrival was verified'}, ${formatMs(performance.now() - startedAt)} in all.`,
     );
@@ -180,6 +180,8 @@ function rowData({ technique, migration, proof }: TourRow) {
   };
 }
 
+const coldNote =
+  'cold: its memory does not travel; total and downtime end when the machine is switched on there, the blackout also holds its boot.';
 const shownMs = (ms: number | null): string => (ms === null ? '-' : ms === 0 ? '< 10 ms' : formatMs(ms));
 
 /** The table of the tour; also what `rounds` and `faults` mean is decided here. */
@@ -227,9 +229,7 @@ export function reading(rows: readonly TourRow[]): string[] {
     (sentAgain !== null && sentAgain > 0
       ? `, ${formatBytes(sentAgain)} more sent because pages were written again`
       : '') +
-    (longer
-      ? '. Theory says longer: so it was.'
-      : '. Theory says longer: not so here; this guest wrote too little in the meantime to make it so.') +
+    (longer ? '. Theory says longer: so it was.' : '. Theory says longer: not so here.') +
     ' Had it failed, the guest would still have been whole on the source.';
   const faults = post.measures.faults ?? 0;
   const pause = pauseWords(pre, post);

@@ -81,7 +81,7 @@ export async function up(options: UpOptions): Promise<Lab> {
   if (before) checkSame(before, options);
   requireRoot();
   await requireArtifacts();
-  return withLock(async () => {
+  return withLock('lab', async () => {
     const { say, signal } = options;
     const lapse = stopwatch();
     const octet = await raise(settings, signal);
@@ -135,8 +135,13 @@ export async function hostsUp(lab: Lab, signal?: AbortSignal): Promise<void> {
   }
 }
 
-/** One `up` or `down` at a time on this machine: the kernel gives the lock back when the holder dies. */
-export async function withLock<T>(fn: () => Promise<T>): Promise<T> {
+const locks = {
+  lab: { says: 'Another lab is coming up or going down.', socket: '\0drover-lab' },
+  'guest-address': { says: 'Another VM is being given an address.', socket: '\0drover-lab-address' },
+} as const;
+
+/** One at a time on this machine, by an abstract socket: the kernel gives the lock back when its holder dies. */
+export async function withLock<T>(what: keyof typeof locks, fn: () => Promise<T>): Promise<T> {
   const deadline = performance.now() + lockWaitMs;
   for (;;) {
     const lock = createServer();
@@ -144,7 +149,7 @@ export async function withLock<T>(fn: () => Promise<T>): Promise<T> {
       lock.once('error', (error: NodeJS.ErrnoException) =>
         error.code === 'EADDRINUSE' ? resolve(false) : reject(error),
       );
-      lock.listen('\0drover-lab', () => resolve(true));
+      lock.listen(locks[what].socket, () => resolve(true));
     });
     if (taken) {
       try {
@@ -154,9 +159,9 @@ export async function withLock<T>(fn: () => Promise<T>): Promise<T> {
       }
     }
     if (performance.now() > deadline) {
-      throw new UserError('busy', 'Another lab is coming up or going down.', 'Try again when it has finished.');
+      throw new UserError('busy', locks[what].says, 'Try again when it has finished.');
     }
-    await systemClock.sleep(100);
+    await systemClock.sleep(50);
   }
 }
 
