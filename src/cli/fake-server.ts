@@ -5,7 +5,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { UserError } from '../model/failure.ts';
-import { systemClock } from '../runtime/clock.ts';
+import { systemClock, type Clock } from '../runtime/clock.ts';
 import {
   endpoints,
   type Endpoint,
@@ -179,6 +179,7 @@ export interface RunOptions {
   readonly columns?: number;
   /** Writing to stdout throws, as nothing of ours expects. */
   readonly stdoutFails?: true;
+  readonly clock?: Clock;
 }
 
 /** Runs one command line against it, with everything captured. */
@@ -227,7 +228,7 @@ export function run(line: string | readonly string[], options: RunOptions = {}):
     cwd: '/somewhere',
     home: '/nowhere',
     repoRoot: new URL('../..', import.meta.url).pathname,
-    clock: systemClock,
+    clock: options.clock ?? systemClock,
     onSignal: on,
     exitNow: (code) => void exitedWith.push(code),
   };

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { UserError } from '../model/failure.ts';
 import type { EventView, MigrationView } from '../wire/endpoints.ts';
+import { systemClock, type Clock } from '../runtime/clock.ts';
 import { findConnection } from './connection.ts';
 import {
   aHost,
@@ -368,11 +369,22 @@ describe('migrate', () => {
   it('learns of an end that came while the event stream was broken', async () => {
     let now: MigrationView = warmingUp;
     const { url, cut, listening } = await serve({ migrateVm: () => warmingUp, getMigration: () => now });
-    const it = run('migrate web1', { server: url });
+    const never: Clock = { ...systemClock, setTimeout: () => ({ cancel: () => {} }) };
+    const it = run('migrate web1', { server: url, clock: never });
     await listening();
     now = ended('completed');
     cut();
     expect(await it.code).toBe(0);
+  });
+
+  it('learns of an end that the event stream never tells', async () => {
+    let reads = 0;
+    const { url } = await serve({
+      migrateVm: () => warmingUp,
+      getMigration: () => (++reads > 2 ? ended('completed') : warmingUp),
+    });
+    const impatient: Clock = { ...systemClock, setTimeout: (fn) => systemClock.setTimeout(fn, 10) };
+    expect(await run('migrate web1', { server: url, clock: impatient }).code).toBe(0);
   });
 
   it('with --watch and --output json is a stream of lines that ends with the final record', async () => {
