@@ -214,8 +214,10 @@ function advance(migration: Migration, at: number): Migration {
   }
   const way = wayBetween(migration.phase, to, pathOf[migration.technique]);
   if (way === undefined) return migration; // older news: what it proves was passed already
+  let latest = migration.history.at(-1)?.at ?? 0; // two hosts, two clocks: the history never runs backwards
   const entries = way.map((phase): PhaseEntry => {
-    const when = Math.max(enteredAt(phase, migration.evidence) ?? at, migration.history.at(-1)?.at ?? 0);
+    const when = Math.max(enteredAt(phase, migration.evidence) ?? at, latest);
+    latest = when;
     return phase === 'warming-up' ? { phase, at: when, round: 1 } : { phase, at: when };
   });
   const moved = { ...migration, history: [...migration.history, ...entries] };

@@ -59,7 +59,8 @@ export type Order = OrderStamp &
     | { readonly kind: 'go'; readonly migration: MigrationId }
     | { readonly kind: 'roll-back'; readonly migration: MigrationId }
     | { readonly kind: 'release'; readonly migration: MigrationId }
-    | { readonly kind: 'close'; readonly migration: MigrationId }
+    /** `evenIfItRan`: the guest is lost and what is left of it must go; else a copy that ran is never ended by this. */
+    | { readonly kind: 'close'; readonly migration: MigrationId; readonly evenIfItRan: boolean }
     | { readonly kind: 'power-off'; readonly job: MoveJob }
     | { readonly kind: 'power-on'; readonly job: MoveJob }
   );
