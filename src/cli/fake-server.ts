@@ -23,7 +23,10 @@ import { userErrorCodes } from '../model/failure.ts';
 import { runCli } from './main.ts';
 import type { Surroundings } from './surroundings.ts';
 
-export type Handlers = { readonly [N in EndpointName]?: (request: HandledOf<N>) => ReplyOf<N> };
+/** What a handler gives that lets its caller wait. */
+export const noAnswer = Symbol('no answer');
+
+export type Handlers = { readonly [N in EndpointName]?: (request: HandledOf<N>) => ReplyOf<N> | typeof noAnswer };
 
 export interface FakeServer {
   readonly url: string;
@@ -85,7 +88,8 @@ export async function fakeServer(handlers: Handlers): Promise<FakeServer> {
     // Which handler belongs to which name is in `Handlers`; here they are all alike.
     const handler = handlers[name] as ((request: unknown) => unknown) | undefined;
     if (!handler) throw new UserError('not-found', `Nothing of the kind (${name}).`, 'Look at the list.');
-    answer(response, endpoint.status ?? 200, handler(handled));
+    const reply = handler(handled);
+    if (reply !== noAnswer) answer(response, endpoint.status ?? 200, reply);
   }
 
   const server = createServer((request, response) => {

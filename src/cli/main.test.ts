@@ -13,6 +13,7 @@ import {
   aVm,
   fakeServer,
   migrationEvent,
+  noAnswer,
   run,
   sampleEvent,
   type FakeServer,
@@ -417,6 +418,16 @@ describe('migrate', () => {
     expect(it.stdout.match(/web1 moved from h1 to h2/g)).toHaveLength(1);
   });
 
+  it('with --watch draws nothing in place on a terminal that cannot', async () => {
+    const { url, push, listening } = await serve({ migrateVm: () => warmingUp, getMigration: () => warmingUp });
+    const it = run('migrate web1 --watch', { server: url, tty: true, env: { TERM: 'dumb' } });
+    await listening();
+    push(migrationEvent(ended('completed')));
+    expect(await it.code).toBe(0);
+    expect(it.stdout).not.toContain('\u001B');
+    expect(it.stdout.match(/web1 moved from h1 to h2/g)).toHaveLength(1);
+  });
+
   it('with --watch redraws in place on a terminal, shows the end once, and gives the cursor back', async () => {
     const { url, push, listening } = await serve({ migrateVm: () => warmingUp, getMigration: () => warmingUp });
     const it = run('migrate web1 --watch', { server: url, tty: true, env: { NO_COLOR: '1', LANG: 'C.UTF-8' } });
@@ -446,6 +457,21 @@ describe('migrate', () => {
     expect(it.stderr).toContain('The migration goes on.');
     expect(it.stderr).toContain('drover migration cancel mig_1');
     expect(calls.map(({ name }) => name)).not.toContain('cancelMigration');
+  });
+
+  it('says that it may have begun when Ctrl-C comes before the answer', async () => {
+    const asked = Promise.withResolvers<void>();
+    const { url } = await serve({
+      migrateVm: () => {
+        asked.resolve();
+        return noAnswer;
+      },
+    });
+    const it = run('migrate web1', { server: url });
+    await asked.promise;
+    it.signal('SIGINT');
+    expect(await it.code).toBe(130);
+    expect(it.stderr).toContain('See whether it has begun: drover migration show web1');
   });
 
   it('can be cancelled, by the name of its VM, which is done when it worked', async () => {

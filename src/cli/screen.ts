@@ -11,6 +11,8 @@ const redrawMs = 100;
 const plainProgressMs = 1_000;
 
 export interface Screen {
+  /** Whether it tells by itself how the migration ended. */
+  readonly tellsEnd: boolean;
   show(event: EventView): void;
   /** Leaves the terminal as it was found. */
   close(): void;
@@ -18,7 +20,7 @@ export interface Screen {
 
 export function openScreen(context: Context, migration: MigrationView): Screen {
   const { surroundings } = context;
-  if (context.json) return { show: (event) => context.printLine(event), close: () => {} };
+  if (context.json) return { tellsEnd: true, show: (event) => context.printLine(event), close: () => {} };
   const dumb = surroundings.env['TERM'] === 'dumb';
   return surroundings.stdout.isTTY && !dumb ? terminalScreen(surroundings, migration) : plainScreen(context, migration);
 }
@@ -60,6 +62,7 @@ function terminalScreen(surroundings: Surroundings, migration: MigrationView): S
   stdout.write('\u001B[?25l');
   draw();
   return {
+    tellsEnd: true,
     show(event) {
       state = updated(state, event);
       soon();
@@ -94,6 +97,7 @@ function plainScreen(context: Context, migration: MigrationView): Screen {
   };
   write(liveState(migration, clock.now()));
   return {
+    tellsEnd: false,
     show(event) {
       const base: LiveState = shown ?? liveState(migration, clock.now());
       write(updated(base, event));

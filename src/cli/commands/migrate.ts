@@ -3,8 +3,9 @@ import { Option, type Command } from 'commander';
 import { UserError } from '../../model/failure.ts';
 import { techniques, type Technique } from '../../model/migration.ts';
 import { parseBytesPerSecond, parseDurationMs } from '../../model/units.ts';
+import type { Client } from '../../wire/client.ts';
 import type { MigrateBody, MigrationView } from '../../wire/endpoints.ts';
-import { interruptible, named, type Context } from '../context.ts';
+import { Interrupted, interruptible, named, type Context } from '../context.ts';
 import { follow } from '../follow.ts';
 import { exitCodeOf, outcome } from '../outcome.ts';
 import { openScreen } from '../screen.ts';
@@ -68,7 +69,7 @@ Examples:
 async function migrate(context: Context, vm: string, flags: Flags): Promise<void> {
   const body = bodyOf(flags);
   const client = context.client();
-  const migration = await named(context, { vm, host: flags.to }, () => client.migrateVm({ params: { vm }, body }));
+  const migration = await named(context, { vm, host: flags.to }, () => begin(context, client, vm, body));
   const { vmName, source, target, technique, id } = migration;
   if (flags.dryRun) {
     context.print(
@@ -84,6 +85,22 @@ async function migrate(context: Context, vm: string, flags: Flags): Promise<void
   }
   if (!flags.watch) context.say(`${vmName}: ${source} -> ${target} (${technique}), ${id}`);
   await waitForEnd(context, migration, flags.watch ? 'live' : 'result');
+}
+
+/** Ctrl-C before the answer has come leaves open whether it has begun, and says so. */
+async function begin(context: Context, client: Client, vm: string, body: MigrateBody): Promise<MigrationView> {
+  const interruption = interruptible(context);
+  try {
+    return await client.migrateVm({ params: { vm }, body }, { signal: interruption.signal });
+  } catch (error) {
+    if (interruption.signal.aborted) {
+      context.say(`Interrupted before the server had answered. See whether it has begun: drover migration show ${vm}`);
+      throw new Interrupted('interrupted', { cause: error });
+    }
+    throw error;
+  } finally {
+    interruption.stop();
+  }
 }
 
 /** Waits, shows, and sets the exit code. @throws Interrupted after Ctrl-C, having said that the migration goes on */
@@ -104,9 +121,7 @@ export async function waitForEnd(context: Context, migration: MigrationView, sho
       if (event.type === 'migration') last = event.migration;
     }
     close();
-    // The live view ends with the same words, the stream with the same record.
-    if (!screen) context.print(last, () => outcome(last).join('\n'));
-    else if (!context.json && !context.surroundings.stdout.isTTY) context.print(last, () => outcome(last).join('\n'));
+    if (!screen?.tellsEnd) context.print(last, () => outcome(last).join('\n'));
     context.end(exitCodeOf(last));
   } catch (error) {
     close();
