@@ -24,6 +24,7 @@ export class Incoming {
   readonly #guests: Guests;
   readonly #guest: Guest;
   #continuing: Promise<void> | undefined;
+  #arriving: Promise<void> | undefined;
   #closing = false;
   /** Resolves when this side has nothing more to do. */
   readonly over: Promise<void>;
@@ -128,7 +129,7 @@ export class Incoming {
           ),
         );
       }
-      if (event.state.kind === 'completed' && switched) void this.#allArrived(event.at);
+      if (event.state.kind === 'completed' && switched) this.#noteAllArrived(event.at);
       if (this.#guests.part(this.vm).kind === 'runs' && !switched) return;
     }
     await this.#gone();
@@ -168,9 +169,17 @@ export class Incoming {
       await this.#allArrived(this.#context.clock.now());
   }
 
+  #noteAllArrived(at: number): void {
+    this.#arriving ??= this.#allArrived(at).catch((error: unknown) =>
+      this.#context.log.error(
+        { migration: this.job.migration, error: messageOf(error) },
+        'the end of post-copy was not noted',
+      ),
+    );
+  }
+
   async #allArrived(at: number): Promise<void> {
-    await this.#continuing;
-    if (this.#guests.part(this.vm).kind !== 'continuing') return;
+    await this.#continuing; // it may have completed before the guest's RESUME was seen
     const { faultBlockedMs } = await this.#guest.transfer.numbers();
     this.#fact({ kind: 'measured', measures: { faultBlockedMs } });
     this.#fact({ kind: 'all-pages-arrived' }, at);

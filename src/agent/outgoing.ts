@@ -405,6 +405,8 @@ export class Outgoing {
       this.#guests.setPart(this.vm, { kind: 'handed-over', job: this.job, targetPeer: this.#targetPeer, at });
       return this.#measured();
     }
+    // A switch that was asked for and not needed: QEMU ended it as a stop-and-copy.
+    if (this.#stoppedAt !== undefined) this.#fact({ kind: 'stopped', for: 'stop-and-copy' }, this.#stoppedAt);
     // Nobody can let the guest run over there: as long as `go` was never said, running on here is safe.
     if (!this.#link.isOpen && !(await this.#link.ensureOpen(500))) {
       await this.#guest.continue();
