@@ -164,6 +164,11 @@ export class Fleet {
     });
   }
 
+  /** Resolves when the maps hold at least what the store held when this was called: its watchers can be earlier than we. */
+  caughtUp(): Promise<void> {
+    return this.#queue.run('commits', async () => {});
+  }
+
   async #commit(writes: ReadonlyMap<string, unknown>): Promise<void> {
     const guards: Guard[] = [this.#leadership.guard];
     const list: Write[] = [];

@@ -100,8 +100,6 @@ export class Vms {
       const vm = present(draft, id, ref);
       refuseWhileMoving(vm);
       refuseState(vm, 'start');
-      const leftover = this.#leftover(vm);
-      if (leftover) throw leftover;
       const host = to === null ? this.#fleet.hosts.get(vm.host) : this.#fleet.findHost(to);
       if (host === undefined) {
         throw new UserError(
@@ -110,7 +108,8 @@ export class Vms {
           `Say where: drover vm start ${vm.name} --host HOST.`,
         );
       }
-      const refusal = refusalOf({ fleet: this.#fleet, liveness: this.#liveness }, needOf(vm.name, vm.spec), host);
+      const place = { fleet: this.#fleet, liveness: this.#liveness };
+      const refusal = this.#leftover(vm, host) ?? refusalOf(place, needOf(vm.name, vm.spec), host);
       if (refusal) throw refusal;
       // A VM that never ran may lack its disks: making them again loses nothing.
       const neverRan = vm.running === null && vm.provision.length > 0;
@@ -151,7 +150,7 @@ export class Vms {
       const vm = present(draft, id, ref);
       refuseWhileMoving(vm);
       refuseState(vm, 'delete');
-      const leftover = this.#leftover(vm);
+      const leftover = this.#leftover(vm, null);
       if (leftover) throw leftover;
       const next: VmRecord = { ...vm, generation: vm.generation + 1, state: { kind: 'deleting', disks } };
       put(draft, next);
@@ -159,18 +158,24 @@ export class Vms {
     });
   }
 
-  /** A move that ended badly may have left something of the guest on a host that has not answered yet. */
-  #leftover(vm: VmRecord): UserError | undefined {
+  /**
+   * A move may have left something of the guest on a host that has not answered yet. Where the guest was lost, that may still
+   * run; otherwise it is a paused copy, which is only in the way on its own host.
+   */
+  #leftover(vm: VmRecord, goingTo: HostRecord | null): UserError | undefined {
     for (const migration of this.#fleet.unsettledMigrations()) {
       if (migration.vm !== vm.id) continue;
-      const [side] = outstanding(migration).map((order) => order.side);
-      if (side === undefined) continue;
-      const where = this.#fleet.hostName(side === 'source' ? migration.source : migration.target);
-      return new UserError(
-        'busy',
-        `${where} may still hold the guest of ${vm.name} from migration ${migration.id} and has not answered yet.`,
-        `Wait until ${where} reports again; a second copy must never run beside it.`,
-      );
+      const lost = migration.phase === 'failed' && migration.guest === 'lost';
+      for (const { side } of outstanding(migration)) {
+        const host = side === 'source' ? migration.source : migration.target;
+        if (!lost && host !== goingTo?.id) continue;
+        const where = this.#fleet.hostName(host);
+        return new UserError(
+          'busy',
+          `${where} may still hold the guest of ${vm.name} from migration ${migration.id} and has not answered yet.`,
+          `Wait until ${where} has cleared it away; a second copy must never run beside it.`,
+        );
+      }
     }
     return undefined;
   }

@@ -42,6 +42,7 @@ async function tellStored(plane: ControlPlane, stream: EventStream, from: number
   while (!stream.signal.aborted) {
     try {
       for await (const commit of plane.store.watch('', since, stream.signal)) {
+        await plane.fleet.caughtUp();
         for (const event of eventsOf(plane, commit)) await stream.write(event, commit.revision);
         since = commit.revision;
       }
