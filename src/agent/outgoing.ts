@@ -80,6 +80,7 @@ export class Outgoing {
   #inPostCopy = false;
   #stoppedAt: number | undefined;
   #giveUp: Failure | undefined;
+  #cancelAsked = false;
   #progress = { sentBytes: -1, at: 0 };
   #last: { numbers: TransferNumbers; at: number } | undefined;
   #highestThrottle = 0;
@@ -139,6 +140,7 @@ export class Outgoing {
   /** Only in warm-up; afterwards it is too late and nothing happens. */
   async cancel(): Promise<void> {
     if (this.#switched || this.#stoppedAt !== undefined) return;
+    this.#cancelAsked = true;
     await this.#guest.transfer.cancel().catch((error: unknown) => {
       this.#context.log.warn({ migration: this.job.migration, error: messageOf(error) }, 'cancel was not taken');
     });
@@ -270,6 +272,11 @@ export class Outgoing {
         await this.#ended(this.#giveUp ?? null);
         return true;
       case 'failed': {
+        // QEMU closes the connection before it notes that it cancels, and may then take its own doing for a broken link.
+        if (this.#cancelAsked && !this.#giveUp) {
+          await this.#ended(null);
+          return true;
+        }
         const numbers = await this.#guest.transfer.numbers();
         await this.#ended(this.#giveUp ?? this.#failed(numbers.state.kind === 'failed' ? numbers.state.words : ''));
         return true;
@@ -406,6 +413,8 @@ export class Outgoing {
       return this.#measured();
     }
     // A switch that was asked for and not needed: QEMU ended it as a stop-and-copy.
+    if (this.#stoppedAt !== undefined) this.#fact({ kind: 'stopped', for: 'stop-and-copy' }, this.#stoppedAt);
+    // Told to switch, QEMU may find so little left that it completes without post-copy.
     if (this.#stoppedAt !== undefined) this.#fact({ kind: 'stopped', for: 'stop-and-copy' }, this.#stoppedAt);
     // Nobody can let the guest run over there: as long as `go` was never said, running on here is safe.
     if (!this.#link.isOpen && !(await this.#link.ensureOpen(500))) {
