@@ -5,11 +5,14 @@
  *
  * One line a scenario with its seconds; the last line is `N passed, N failed`. After a failure the logs are kept.
  */
+import { appendFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import assert from 'node:assert/strict';
 import { messageOf } from '../../src/model/failure.ts';
 import { techniques } from '../../src/model/migration.ts';
 import { down, keepLogs, leftovers } from '../../src/lab/down.ts';
+import { directoriesOf } from '../../src/lab/state.ts';
 import { openTestLab, testLabName, type Scenario, type TestLab } from './harness.ts';
 import { scenarios as cancel } from './scenarios/cancel.ts';
 import { scenarios as refusals } from './scenarios/refusals.ts';
@@ -73,6 +76,7 @@ async function main(): Promise<number> {
       say(`${error === undefined ? 'ok    ' : 'FAILED'} ${seconds}  ${scenario.name}`);
       if (error !== undefined) {
         say(indent(wordsOf(error)));
+        await note(lab, scenario.name).catch(() => {});
         // What the next scenario finds must not depend on what this one broke.
         await lab.mend().catch((cause: unknown) => say(`       the lab cannot be mended: ${messageOf(cause)}`));
         await settle(lab).catch((cause: unknown) => say(`       and does not settle: ${messageOf(cause)}`));
@@ -110,6 +114,16 @@ async function attempt(scenario: Scenario, lab: TestLab, signal: AbortSignal): P
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Beside the other logs: what the server knew when the scenario failed. */
+async function note(lab: TestLab, name: string): Promise<void> {
+  const [vms, migrations] = await Promise.all([
+    lab.client.listVms(),
+    lab.client.listMigrations({ query: { limit: 3 } }),
+  ]);
+  const file = join(directoriesOf(testLabName).logs, 'failed-scenarios.log');
+  appendFileSync(file, `${JSON.stringify({ at: new Date(), name, vms, migrations }, null, 2)}\n`);
 }
 
 /** After a failure: open migrations end or are cancelled, so that one fault does not count many times. */

@@ -14,7 +14,7 @@ async function ranOn(
   before: Awaited<ReturnType<TestGuest['guest']['status']>>,
 ) {
   const ended = await lab.ended(migration, 30_000);
-  assert.equal(ended.phase, 'cancelled');
+  assert.equal(ended.phase, 'cancelled', ended.failure?.message);
   assert.equal((await lab.vm(test.vm.id)).host, test.vm.host);
   await lab.unharmed(test, before);
   await lab.clean();
@@ -45,7 +45,7 @@ export const scenarios: readonly Scenario[] = [
         assert.equal(migration.phase, 'reserved');
         await cancel(lab, migration);
         const ended = await lab.ended(migration, 15_000);
-        assert.equal(ended.phase, 'cancelled');
+        assert.equal(ended.phase, 'cancelled', ended.failure?.message);
         await lab.mend();
         await ranOn(lab, test, migration, before);
       } finally {
