@@ -183,12 +183,15 @@ function conclude(migration: Migration, fact: MigrationFact): Migration {
       if (fact.failure === null && migration.giveUp === null) return end(migration, 'cancelled', fact.at);
       return fail('on-source', migration.giveUp ?? fact.failure ?? unexplained(migration));
     case 'target-failed':
+      if (evidence.resumed) return migration; // it ran: what contradicts this moves nothing
       if (evidence.stopped?.for === 'post-copy') return fail('lost', fact.failure);
       if (migration.technique === 'cold') return fail('lost', fact.failure);
       if (!evidence.listening) return fail('on-source', fact.failure);
       return { ...migration, giveUp: migration.giveUp ?? fact.failure };
     case 'gave-up':
-      return evidence.listening || evidence.poweredOff ? migration : fail('on-source', fact.failure);
+      return evidence.listening || evidence.poweredOff || evidence.resumed
+        ? migration
+        : fail('on-source', fact.failure);
     case 'source-lost':
       if (evidence.handedOver) return advance(migration, fact.at);
       if (evidence.resumed && (!evidence.resumed.withFaults || evidence.allPagesArrived))
