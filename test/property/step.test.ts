@@ -1,0 +1,338 @@
+/** What holds for every move, whatever its facts and their order: the phase table, `step`, and what is due. */
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { Failure } from '../../src/model/failure.ts';
+import type { HostId, MigrationId, VmId } from '../../src/model/ids.ts';
+import { phaseNames, techniques } from '../../src/model/migration.ts';
+import type { Migration, PhaseName, Technique } from '../../src/model/migration.ts';
+import { brokenInvariants } from '../../src/migration/invariants.ts';
+import { isEnd, mayFollow, phases, wayBetween } from '../../src/migration/phases.ts';
+import { outstanding, ownerSide, requestCancel, step, targetIsClean } from '../../src/migration/step.ts';
+import type { MigrationFact } from '../../src/migration/step.ts';
+import { completePolicy, pathOf } from '../../src/migration/techniques.ts';
+
+// The casts: ids are opaque strings, any will do here.
+const id = 'mig_1' as MigrationId;
+const startedAt = 1_000;
+const failure: Failure = { code: 'link-lost', message: 'It broke.', hint: 'Mend it.' };
+
+function reserved(technique: Technique): Migration {
+  const spec = {
+    cpus: 1,
+    memoryMiB: 64,
+    machine: 'm',
+    cpuModel: 'c',
+    boot: { kind: 'disk' },
+    disks: [],
+    nics: [],
+  } as const;
+  return {
+    schema: 1,
+    id,
+    vm: 'vm_1' as VmId,
+    vmName: 'web1',
+    source: 'host_1' as HostId,
+    target: 'host_2' as HostId,
+    technique,
+    policy: completePolicy(technique, {}),
+    why: [],
+    generation: 2,
+    memoryMiB: 64,
+    running: { argvVersion: 1, argv: [], spec },
+    startedAt,
+    cancelRequestedAt: null,
+    giveUp: null,
+    evidence: {},
+    rounds: [],
+    switchedToPostCopy: null,
+    measures: {
+      totalMs: null,
+      downtimeMs: null,
+      downtimeQemuMs: null,
+      blackoutMs: null,
+      bytes: null,
+      faults: null,
+      faultBlockedMs: null,
+      degradedMs: null,
+      throttlePercent: null,
+      firstPageMs: null,
+    },
+    history: [{ phase: 'reserved', at: startedAt }],
+    phase: 'reserved',
+  };
+}
+
+type Body = MigrationFact extends infer F ? (F extends MigrationFact ? Omit<F, 'migration' | 'at'> : never) : never;
+const fact = (body: Body, at: number): MigrationFact => ({ ...body, migration: id, at });
+
+/** What each side says, in its own order, in one way a move can go. */
+interface Story {
+  readonly technique: Technique;
+  readonly source: readonly Body[];
+  readonly target: readonly Body[];
+  readonly ends: PhaseName;
+  readonly owner: 'source' | 'target';
+}
+const live: readonly Technique[] = ['pre-copy', 'hybrid', 'auto', 'post-copy'];
+const round = (n: number): Body => ({
+  kind: 'round',
+  round: { round: n, durationMs: 10, bytes: 100, dirtyPages: 5, bandwidthBytesPerSecond: 1e6 },
+});
+const listening: Body = { kind: 'listening', endpoint: { address: 'a', port: 1 } };
+
+const stories: fc.Arbitrary<Story> = fc.oneof(
+  fc.record({ technique: fc.constantFrom(...live), rounds: fc.nat(4) }).map(({ technique, rounds }): Story => ({
+    technique,
+    source: [
+      { kind: 'sending' },
+      ...Array.from({ length: rounds }, (_, i) => round(i + 1)),
+      { kind: 'stopped', for: 'stop-and-copy' },
+      { kind: 'handed-over' },
+      { kind: 'measured', measures: { bytes: 1 } },
+      { kind: 'released' },
+    ],
+    target: [listening, { kind: 'resumed', withFaults: false }],
+    ends: 'completed',
+    owner: 'target',
+  })),
+  fc
+    .record({ technique: fc.constantFrom(...live), rounds: fc.nat(3), cut: fc.boolean() })
+    .map(({ technique, rounds, cut }): Story => ({
+      technique,
+      source: [
+        { kind: 'sending' },
+        ...Array.from({ length: rounds }, (_, i) => round(i + 1)),
+        { kind: 'switching', round: rounds, because: 'it writes' },
+        { kind: 'stopped', for: 'post-copy' },
+        { kind: 'released' },
+      ],
+      target: [
+        listening,
+        { kind: 'state-transferred' },
+        { kind: 'resumed', withFaults: true },
+        { kind: 'pre-paging' },
+        ...(cut ? ([{ kind: 'link-lost' }, { kind: 'link-restored' }] as const) : []),
+        { kind: 'all-pages-arrived' },
+        { kind: 'measured', measures: { faults: 3 } },
+      ],
+      ends: 'completed',
+      owner: 'target',
+    })),
+  fc.constant<Story>({
+    technique: 'cold',
+    source: [{ kind: 'sending' }, { kind: 'powered-off' }],
+    target: [{ kind: 'resumed', withFaults: false }],
+    ends: 'completed',
+    owner: 'target',
+  }),
+  fc
+    .record({ technique: fc.constantFrom(...live), rounds: fc.nat(3), dies: fc.boolean() })
+    .map(({ technique, rounds, dies }): Story => ({
+      technique,
+      source: [
+        { kind: 'sending' },
+        ...Array.from({ length: rounds }, (_, i) => round(i + 1)),
+        { kind: 'source-running', failure: dies ? failure : null },
+      ],
+      target: [listening, { kind: 'closed' }],
+      ends: dies ? 'failed' : 'cancelled',
+      owner: 'source',
+    })),
+);
+
+/** Two sequences mixed into one, each in its own order. */
+function mixed<T>(a: readonly T[], b: readonly T[], turns: readonly boolean[]): T[] {
+  const [left, right] = [[...a], [...b]];
+  const out: T[] = [];
+  for (let i = 0; left.length + right.length > 0; i++) {
+    const next = (turns[i] ?? i % 2 === 0) ? (left.shift() ?? right.shift()) : (right.shift() ?? left.shift());
+    if (next !== undefined) out.push(next);
+  }
+  return out;
+}
+
+const timed = (bodies: readonly Body[]) => bodies.map((body, i) => fact(body, startedAt + 10 * (i + 1)));
+const run = (technique: Technique, facts: readonly MigrationFact[]) => facts.reduce(step, reserved(technique));
+const turns = fc.array(fc.boolean(), { maxLength: 24 });
+/** What does not depend on the order in which facts were heard. */
+const outcome = (migration: Migration) => ({
+  phase: migration.phase,
+  evidence: migration.evidence,
+  rounds: migration.rounds,
+  owner: ownerSide(migration),
+});
+
+/** Every fact there is, for sequences that nobody would send. */
+const anyFact: fc.Arbitrary<Body> = fc.constantFrom<Body>(
+  listening,
+  { kind: 'sending' },
+  round(1),
+  round(2),
+  { kind: 'switching', round: 1, because: 'x' },
+  { kind: 'stopped', for: 'stop-and-copy' },
+  { kind: 'stopped', for: 'post-copy' },
+  { kind: 'state-transferred' },
+  { kind: 'pre-paging' },
+  { kind: 'handed-over' },
+  { kind: 'resumed', withFaults: false },
+  { kind: 'resumed', withFaults: true },
+  { kind: 'all-pages-arrived' },
+  { kind: 'powered-off' },
+  { kind: 'released' },
+  { kind: 'closed' },
+  { kind: 'link-lost' },
+  { kind: 'link-restored' },
+  { kind: 'measured', measures: { bytes: 1 } },
+  { kind: 'source-running', failure: null },
+  { kind: 'source-running', failure },
+  { kind: 'source-lost', failure },
+  { kind: 'target-failed', failure },
+  { kind: 'target-lost', failure },
+  { kind: 'gave-up', failure },
+);
+
+describe('the table of phases', () => {
+  test('reaches every phase from reserved, and none follows an end', () => {
+    for (const phase of phaseNames) {
+      if (phase !== 'reserved') expect(wayBetween('reserved', phase, phaseNames), phase).toBeDefined();
+      if (isEnd(phase)) expect(phases[phase].next).toEqual([]);
+      else expect(phases[phase].next.some((next) => wayBetween(next, 'failed', phaseNames) !== undefined)).toBe(true);
+    }
+  });
+
+  test('lets nothing be cancelled once the guest may run on the target', () => {
+    for (const phase of phaseNames) {
+      if (phases[phase].guestOn !== 'source') expect(phases[phase].cancellable, phase).toBe(false);
+    }
+  });
+
+  test('gives each technique a way to completed through its own phases', () => {
+    for (const technique of techniques) expect(wayBetween('reserved', 'completed', pathOf[technique])).toBeDefined();
+  });
+});
+
+describe('the facts of a move as two hosts send them', () => {
+  test('lead to its end in whatever order the two are heard', () => {
+    fc.assert(
+      fc.property(stories, turns, (story, order) => {
+        const end = run(story.technique, timed(mixed(story.source, story.target, order)));
+        expect(end.phase).toBe(story.ends);
+        expect(ownerSide(end)).toBe(story.owner);
+      }),
+    );
+  });
+
+  test('keep all invariants at every step', () => {
+    fc.assert(
+      fc.property(stories, turns, (story, order) => {
+        let migration = reserved(story.technique);
+        for (const each of timed(mixed(story.source, story.target, order))) {
+          migration = step(migration, each);
+          expect(brokenInvariants(migration)).toEqual([]);
+        }
+      }),
+    );
+  });
+
+  test('lead to the same end when each comes again at any later time', () => {
+    fc.assert(
+      fc.property(stories, turns, fc.array(fc.nat(30), { maxLength: 10 }), (story, order, again) => {
+        const facts = timed(mixed(story.source, story.target, order));
+        const once = run(story.technique, facts);
+        const replayed = [...facts];
+        for (const which of again) {
+          const each = facts[which % facts.length];
+          // Not before it came the first time, and not in between a link that broke and was mended.
+          if (each && each.kind !== 'link-lost' && each.kind !== 'link-restored') replayed.push(each);
+        }
+        expect(outcome(run(story.technique, replayed))).toEqual(outcome(once));
+        expect(run(story.technique, replayed).history).toEqual(once.history);
+      }),
+    );
+  });
+
+  test('lead to the same end when all of them are told twice in a row', () => {
+    fc.assert(
+      fc.property(stories, turns, (story, order) => {
+        const facts = timed(mixed(story.source, story.target, order));
+        const twice = facts.flatMap((each) => [each, each]);
+        expect(run(story.technique, twice)).toEqual(run(story.technique, facts));
+      }),
+    );
+  });
+
+  test('leave nothing due at the end, and the target clean unless the guest runs there', () => {
+    fc.assert(
+      fc.property(stories, turns, (story, order) => {
+        const end = run(story.technique, timed(mixed(story.source, story.target, order)));
+        expect(outstanding(end)).toEqual([]);
+        expect(targetIsClean(end)).toBe(true);
+      }),
+    );
+  });
+
+  test('never have the source released before the target is known to run', () => {
+    fc.assert(
+      fc.property(stories, turns, (story, order) => {
+        let migration = reserved(story.technique);
+        for (const each of timed(mixed(story.source, story.target, order))) {
+          migration = step(migration, each);
+          if (outstanding(migration).some(({ kind }) => kind === 'release')) {
+            expect(migration.evidence.resumed).toBeDefined();
+          }
+        }
+      }),
+    );
+  });
+});
+
+describe('any facts at all, also impossible ones', () => {
+  test('move phases only along the table, and nothing after an end', () => {
+    fc.assert(
+      fc.property(fc.constantFrom(...techniques), fc.array(anyFact, { maxLength: 20 }), (technique, bodies) => {
+        let migration = reserved(technique);
+        for (const each of timed(bodies)) {
+          const next = step(migration, each);
+          if (isEnd(migration.phase)) {
+            expect(next.phase).toBe(migration.phase);
+            expect(next.history).toEqual(migration.history);
+          }
+          const names = next.history.map(({ phase }) => phase);
+          for (let i = 1; i < names.length; i++) {
+            const [from, to] = [names[i - 1] as PhaseName, names[i] as PhaseName]; // within bounds
+            expect(from === to || mayFollow(from, to), `${from} -> ${to}`).toBe(true);
+          }
+          expect(names.at(-1)).toBe(next.phase);
+          migration = next;
+        }
+      }),
+    );
+  });
+
+  test('never end on the source after the guest is known to have run on the target', () => {
+    fc.assert(
+      fc.property(fc.constantFrom(...techniques), fc.array(anyFact, { maxLength: 20 }), (technique, bodies) => {
+        let migration = reserved(technique);
+        for (const each of timed(bodies)) {
+          const ranThere = migration.evidence.resumed !== undefined && !isEnd(migration.phase);
+          migration = step(migration, each);
+          if (!ranThere) continue;
+          expect(migration.phase).not.toBe('cancelled');
+          if (migration.phase === 'failed') expect(migration.guest).not.toBe('on-source');
+        }
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  test('let a move be cancelled only in the phases that the table names', () => {
+    fc.assert(
+      fc.property(fc.constantFrom(...live), fc.array(anyFact, { maxLength: 12 }), (technique, bodies) => {
+        const migration = run(technique, timed(bodies));
+        const asked = requestCancel(migration, 9_000);
+        expect(asked !== undefined).toBe(phases[migration.phase].cancellable);
+        if (asked && !isEnd(asked.phase)) expect(asked.cancelRequestedAt).not.toBeNull();
+      }),
+    );
+  });
+});
