@@ -1,7 +1,6 @@
 /** The API as a client meets it. */
 import { request as httpRequest } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import type { FastifyInstance, InjectOptions } from 'fastify';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { silentLog } from '../runtime/log.ts';
 import { endpoints, eventView } from '../wire/endpoints.ts';
@@ -13,7 +12,7 @@ import { createApi } from './server.ts';
 
 const token = 'a-token-for-tests';
 let fleet: FakeFleet;
-let api: FastifyInstance;
+let api: ReturnType<typeof createApi>;
 let lines: string[];
 beforeEach(async () => {
   fleet = await FakeFleet.start(['h1', 'h2']);
@@ -26,9 +25,9 @@ afterEach(async () => {
   await fleet.stopServer();
 });
 
-async function call(method: InjectOptions['method'], path: string, body?: unknown, headers: object = {}) {
+async function call(method: 'GET' | 'POST' | 'PUT' | 'DELETE', path: string, body?: unknown, headers: object = {}) {
   const response = await api.inject({
-    method: method ?? 'GET',
+    method,
     url: `/api/v1${path}`,
     headers: { authorization: `Bearer ${token}`, ...headers },
     ...(body === undefined ? {} : { body: body as object }),
@@ -193,7 +192,7 @@ describe('events', () => {
       for await (const each of client.events({ ...options, signal: stop.signal, onOpen: open.resolve }))
         events.push(each);
     })().catch(open.reject);
-    const reader = { events, stop, done: done as Promise<void> };
+    const reader = { events, stop, done };
     readers.push(reader);
     await open.promise;
     return reader;
