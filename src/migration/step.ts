@@ -19,7 +19,7 @@ import type {
   PhaseName,
   Round,
 } from '../model/migration.ts';
-import { isEnd, phases, wayBetween } from './phases.ts';
+import { isEnd, mayFollow, phases, wayBetween } from './phases.ts';
 import { endedInPostCopy, pathOf } from './techniques.ts';
 
 export type MigrationFact = { readonly migration: MigrationId; readonly at: number } & (
@@ -180,7 +180,8 @@ function conclude(migration: Migration, fact: MigrationFact): Migration {
     case 'source-running':
       // Said by the side that would know: after the target ran, no source may claim this.
       if (evidence.resumed) return migration;
-      if (fact.failure === null && migration.giveUp === null) return end(migration, 'cancelled', fact.at);
+      if (fact.failure === null && migration.giveUp === null && mayFollow(migration.phase, 'cancelled'))
+        return end(migration, 'cancelled', fact.at);
       return fail('on-source', migration.giveUp ?? fact.failure ?? unexplained(migration));
     case 'target-failed':
       if (evidence.resumed) return migration; // it ran: what contradicts this moves nothing

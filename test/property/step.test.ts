@@ -306,6 +306,7 @@ describe('any facts at all, also impossible ones', () => {
           migration = next;
         }
       }),
+      { numRuns: 1_000 },
     );
   });
 
