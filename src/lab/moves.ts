@@ -130,7 +130,7 @@ export async function moveAndProve(
   });
   const ended = await migrationEnded(client, started.id, waiting);
   if (ended.phase !== 'completed') {
-    const why = ended.failure?.message ?? ended.phase;
+    const why = [ended.failure?.message ?? ended.phase, ended.failure?.detail].filter(Boolean).join(' ');
     return { migration: ended, proof: { ok: false, says: `${ended.phase}: ${why}` } };
   }
   const proof = await proveArrival(guest, before, move.technique === 'cold' ? 'cold' : 'live', signal);
