@@ -26,6 +26,8 @@ export class Incoming {
   #continuing: Promise<void> | undefined;
   #arriving: Promise<void> | undefined;
   #closing = false;
+  /** Nothing more to follow: what the guest does from now on, moving on included, is not this move's. */
+  readonly #done = new AbortController();
   /** Resolves when this side has nothing more to do. */
   readonly over: Promise<void>;
 
@@ -35,7 +37,7 @@ export class Incoming {
     this.#guest = guest;
     this.job = job;
     this.vm = guest.key.vm;
-    const events = guest.events(new AbortController().signal);
+    const events = guest.events(this.#done.signal);
     this.over = this.#follow(events);
   }
 
@@ -130,9 +132,8 @@ export class Incoming {
         );
       }
       if (event.state.kind === 'completed' && switched) this.#noteAllArrived(event.at);
-      if (this.#guests.part(this.vm).kind === 'runs' && !switched) return;
     }
-    await this.#gone();
+    if (!this.#done.signal.aborted) await this.#gone();
   }
 
   /** Journals first, then lets the guest run; one `cont`, however often it is asked for. */
@@ -163,7 +164,7 @@ export class Incoming {
 
   async #arrived(withFaults: boolean, at: number): Promise<void> {
     this.#fact({ kind: 'resumed', withFaults }, at);
-    if (!withFaults) return this.#guests.settle(this.vm);
+    if (!withFaults) return this.#settle();
     // The agent may have been away when the last page came.
     if ((await this.#guest.transfer.numbers()).state.kind === 'completed')
       await this.#allArrived(this.#context.clock.now());
@@ -183,7 +184,12 @@ export class Incoming {
     const { faultBlockedMs } = await this.#guest.transfer.numbers();
     this.#fact({ kind: 'measured', measures: { faultBlockedMs } });
     this.#fact({ kind: 'all-pages-arrived' }, at);
+    this.#settle();
+  }
+
+  #settle(): void {
     this.#guests.settle(this.vm);
+    this.#done.abort();
   }
 
   async #gone(): Promise<void> {

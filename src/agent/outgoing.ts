@@ -499,7 +499,7 @@ export class Outgoing {
 
   #failed(words: string): Failure {
     return {
-      code: /connect|unreachable|refused/i.test(words) ? 'target-unreachable' : 'target-died',
+      code: /failed to connect|no route|unreachable|refused/i.test(words) ? 'target-unreachable' : 'target-died',
       message: `The transfer of ${this.job.vmName} broke off${words ? `: ${words}` : ''}.`,
       hint: 'The guest runs on at the source. Look at the target host, then try again.',
     };
