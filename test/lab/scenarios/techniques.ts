@@ -60,6 +60,22 @@ export const scenarios: readonly Scenario[] = [
     })),
   ),
   {
+    name: 'technique: whatever way a guest came, it can leave in any, and nothing is left of it',
+    async run(lab) {
+      const live = ['pre-copy', 'hybrid', 'post-copy'] as const;
+      await lab.withLinkSpeed('raw', async () => {
+        for (const [came, leaves] of live.flatMap((a) => live.map((b) => [a, b] as const))) {
+          for (const technique of [came, leaves]) {
+            const { vm } = await lab.guest('idle');
+            const ended = await lab.ended(await lab.migrate(vm, lab.otherThan(vm.host), technique));
+            assert.equal(ended.phase, 'completed', `${came}, ${leaves}: ${ended.failure?.message ?? ended.phase}`);
+          }
+          await lab.clean();
+        }
+      });
+    },
+  },
+  {
     name: 'technique: auto moves the heavy writer within 30 s, by post-copy, verified',
     async run(lab) {
       const test = await lab.guest('heavy');

@@ -40,7 +40,7 @@ export const scenarios: readonly Scenario[] = [
       assert.equal(ended.phase, 'failed', ended.phase);
       assert.equal(ended.guest, 'on-source');
       assert(ended.failure && ended.failure.message.length > 0 && ended.failure.hint.length > 0, 'no reason');
-      assert.equal(ended.failure.code, 'target-died');
+      assert.equal(ended.failure.code, 'target-died', JSON.stringify(ended.failure));
     },
   },
   {
