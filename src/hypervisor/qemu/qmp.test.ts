@@ -16,8 +16,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { locateQemu } from './locate.ts';
-import { QmpCommandError, QmpDisconnected, QmpNotSent, QmpTimeout, connectQmp } from './qmp.ts';
-import type { QmpConnection, QmpEvent } from './qmp.ts';
+import { QmpCommandError, QmpDisconnected, QmpNotSent, QmpTimeout } from './qmp-errors.ts';
+import type { QmpEvent } from './qmp-events.ts';
+import { connectQmp } from './qmp.ts';
+import type { QmpConnection } from './qmp.ts';
 
 let directory: string;
 let cleanUp: (() => void)[];

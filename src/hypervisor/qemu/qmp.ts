@@ -23,8 +23,10 @@ import type { Socket } from 'node:net';
 
 import { systemClock } from '../../runtime/clock.ts';
 import type { Clock } from '../../runtime/clock.ts';
+import { QmpCommandError, QmpDisconnected, QmpNotSent, QmpTimeout, type QmpCloseReason } from './qmp-errors.ts';
+import { EventQueue, type EventTimes, type KnownEvent, type QmpEvent } from './qmp-events.ts';
 import { eventNames } from './types.gen.ts';
-import type { Commands, Events, OobCommand } from './types.gen.ts';
+import type { Commands, OobCommand } from './types.gen.ts';
 
 const defaultTimeoutMs = 5_000;
 
@@ -50,31 +52,6 @@ export interface QemuVersion {
   /** The packager's name for it; may be empty. */
   package: string;
 }
-
-export type QmpCloseReason =
-  | { kind: 'closed-here' }
-  /** QEMU ended, was killed, or shut the connection. */
-  | { kind: 'qemu-gone'; cause?: Error }
-  /** QEMU, or whatever listens there, sent what is no QMP. */
-  | { kind: 'protocol-error'; detail: string };
-
-interface EventTimes {
-  /** When QEMU says it happened: ms since 1970 by its host's clock, microseconds kept as fraction. */
-  qemuTimeMs: number;
-  /** When it reached us, by the wall clock: comparable with `qemuTimeMs` on the same host. */
-  receivedTimeMs: number;
-  /** When it reached us, by the monotonic clock: for durations. */
-  receivedMonotonicMs: number;
-}
-
-type KnownEvent = { [Name in keyof Events]: { name: Name; data: Events[Name] } & EventTimes }[keyof Events];
-
-export type QmpEvent =
-  | KnownEvent
-  /** An event that types.gen.ts does not list. */
-  | ({ name: 'other'; event: string; data: unknown } & EventTimes)
-  /** `count` events before the next one were thrown away because the consumer was too slow: query the state anew. */
-  | { name: 'lost'; count: number };
 
 export interface ExecuteOptions {
   /** From the call to the answer, waiting for a turn included. Default 5 s. */
@@ -123,97 +100,6 @@ export interface QmpConnection extends Disposable {
 
   /** Leaves QEMU running; pending commands end with QmpDisconnected. */
   close(): void;
-}
-
-/** What all errors of this file share: the socket. */
-export class QmpError extends Error {
-  readonly path: string;
-
-  constructor(path: string, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.path = path;
-  }
-}
-
-/** QEMU understood the command and refused it. */
-export class QmpCommandError extends QmpError {
-  override readonly name = 'QmpCommandError';
-  readonly command: string;
-  /** QEMU's error class: GenericError, CommandNotFound, DeviceNotFound, DeviceNotActive, KVMMissingCap. */
-  readonly class: string;
-  /** QEMU's sentence, for people; changes between versions. */
-  readonly desc: string;
-
-  constructor(path: string, command: string, error: { class: string; desc: string }) {
-    super(path, `QEMU at ${path} refused ${command}: ${error.desc} (${error.class})`);
-    this.command = command;
-    this.class = error.class;
-    this.desc = error.desc;
-  }
-}
-
-/** No answer in time. */
-export class QmpTimeout extends QmpError {
-  override readonly name = 'QmpTimeout';
-  /** The command, or the stage of connecting: 'connect', 'greeting'. */
-  readonly command: string;
-  readonly timeoutMs: number;
-  /** Whether QEMU may have the command, and so may still carry it out. */
-  readonly sent: boolean;
-
-  constructor(path: string, command: string, timeoutMs: number, sent: boolean, hint: string) {
-    super(path, `no answer to ${command} from QEMU at ${path} within ${timeoutMs} ms: ${hint}`);
-    this.command = command;
-    this.timeoutMs = timeoutMs;
-    this.sent = sent;
-  }
-}
-
-/** The connection could not be made, or ended before the answer came. The command may have been carried out. */
-export class QmpDisconnected extends QmpError {
-  override readonly name = 'QmpDisconnected';
-  readonly command: string;
-  readonly reason: QmpCloseReason;
-
-  constructor(path: string, command: string, reason: QmpCloseReason, hint?: string) {
-    const cause = reason.kind === 'qemu-gone' ? reason.cause : undefined;
-    super(
-      path,
-      `no connection to QEMU at ${path} for ${command}: ${hint ?? describe(reason)}`,
-      cause === undefined ? undefined : { cause },
-    );
-    this.command = command;
-    this.reason = reason;
-  }
-}
-
-/** The command was not sent: it cannot have had any effect. */
-export class QmpNotSent extends QmpError {
-  override readonly name = 'QmpNotSent';
-  readonly command: string;
-  readonly why: 'no-out-of-band' | 'too-many-waiting';
-
-  constructor(path: string, command: string, why: 'no-out-of-band' | 'too-many-waiting') {
-    super(
-      path,
-      why === 'no-out-of-band'
-        ? `${command} was not sent to QEMU at ${path}: this QEMU takes no out-of-band commands`
-        : `${command} was not sent to QEMU at ${path}: too many commands wait for an answer`,
-    );
-    this.command = command;
-    this.why = why;
-  }
-}
-
-function describe(reason: QmpCloseReason): string {
-  switch (reason.kind) {
-    case 'closed-here':
-      return 'closed by us';
-    case 'qemu-gone':
-      return reason.cause === undefined ? 'QEMU closed it or died' : `QEMU is gone (${reason.cause.message})`;
-    case 'protocol-error':
-      return `closed because of a protocol error: ${reason.detail}`;
-  }
 }
 
 export interface ConnectOptions {
@@ -580,72 +466,4 @@ function parseGreeting(message: Record<string, unknown>): Greeting | undefined {
     version: { major, minor, micro, package: greeting?.version?.package ?? '' },
     capabilities: Array.isArray(greeting?.capabilities) ? greeting.capabilities.map(String) : [],
   };
-}
-
-/** What one consumer has not taken yet. Never longer than its limit; says what it had to drop. */
-class EventQueue implements AsyncIterableIterator<QmpEvent> {
-  readonly #limit: number;
-  readonly #onEnd: () => void;
-  #queue: QmpEvent[] = [];
-  #lost = 0;
-  #ended = false;
-  #takers: ((result: IteratorResult<QmpEvent>) => void)[] = [];
-
-  constructor(limit: number, onEnd: () => void) {
-    if (!(limit >= 1)) throw new RangeError(`an event queue needs room for one event at least, not ${limit}`);
-    this.#limit = limit;
-    this.#onEnd = onEnd;
-  }
-
-  push(event: QmpEvent): void {
-    const taker = this.#takers.shift();
-    if (taker !== undefined) {
-      taker({ done: false, value: event });
-      return;
-    }
-    if (this.#queue.length >= this.#limit) {
-      this.#queue.shift();
-      this.#lost += 1;
-    }
-    this.#queue.push(event);
-  }
-
-  /** No more will come; what is here can still be taken. */
-  finish(): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    for (const taker of this.#takers) taker({ done: true, value: undefined });
-    this.#takers = [];
-    this.#onEnd();
-  }
-
-  /** Ends at once. */
-  stop(): void {
-    this.#queue = [];
-    this.#lost = 0;
-    this.finish();
-  }
-
-  next(): Promise<IteratorResult<QmpEvent>> {
-    if (this.#lost > 0) {
-      const count = this.#lost;
-      this.#lost = 0;
-      return Promise.resolve({ done: false, value: { name: 'lost', count } });
-    }
-    const event = this.#queue.shift();
-    if (event !== undefined) return Promise.resolve({ done: false, value: event });
-    if (this.#ended) return Promise.resolve({ done: true, value: undefined });
-    return new Promise((resolve) => {
-      this.#takers.push(resolve);
-    });
-  }
-
-  return(): Promise<IteratorResult<QmpEvent>> {
-    this.stop();
-    return Promise.resolve({ done: true, value: undefined });
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
 }
