@@ -50,8 +50,8 @@ function boot(spec: VmSpec): string[] {
   const { pool, kernel, initrd, append } = spec.boot;
   return [
     '-kernel',
-    `{pool:${pool}}/${kernel}`,
-    ...(initrd === null ? [] : ['-initrd', `{pool:${pool}}/${initrd}`]),
+    inPool(pool, kernel),
+    ...(initrd === null ? [] : ['-initrd', inPool(pool, initrd)]),
     '-append',
     append,
   ];
@@ -64,7 +64,7 @@ function disk(spec: DiskSpec, index: number, boots: VmSpec['boot']['kind']): str
     discard: 'unmap',
     file: {
       driver: 'file',
-      filename: `{pool:${spec.pool}}/${spec.file}`,
+      filename: inPool(spec.pool, spec.file),
       locking: 'on',
       discard: 'unmap',
       cache: { direct: true },
@@ -88,18 +88,29 @@ function nic(spec: NicSpec, index: number): string[] {
     '-netdev',
     `tap,id=net${index},ifname={tap:${index}},script=no,downscript=no`,
     '-device',
-    `virtio-net-pci,id=nic${index},netdev=net${index},mac=${spec.mac},romfile=,addr=0x${slot}`,
+    `virtio-net-pci,id=nic${index},netdev=net${index},mac=${spec.mac.replaceAll(',', ',,')},romfile=,addr=0x${slot}`,
   ];
 }
 
 /** Fills in what belongs to this host. @throws RangeError for a placeholder this host has no value for */
 export function localize(running: RunningSpec, local: LocalParts): string[] {
-  // The boot's own text (-append) comes from users and is taken as it is: only known placeholders are replaced.
-  return running.argv.map((argument) =>
-    argument.replaceAll(/\{(pool|tap):([^{}]+)\}/g, (_, kind: string, name: string) => {
+  return running.argv.map((argument, index) => {
+    // The kernel's command line comes from users and is taken as it is.
+    if (running.argv[index - 1] === '-append') return argument;
+    return argument.replaceAll(/\{(pool|tap):([^{}]+)\}/g, (_, kind: string, name: string) => {
       const value = kind === 'pool' ? local.pools[name] : local.taps[Number(name)];
       if (value === undefined) throw new RangeError(`this host has no ${kind} '${name}'`);
-      return value.replaceAll(',', ',,').replaceAll(/["\\]/g, '');
-    }),
-  );
+      // Inside JSON a path is a string of JSON; a tap stands among options that commas part; a kernel stands alone.
+      if (argument.startsWith('{"')) return JSON.stringify(value).slice(1, -1);
+      return kind === 'tap' ? value.replaceAll(',', ',,') : value;
+    });
+  });
+}
+
+/** A path inside a pool. QEMU opens it as root, so it must not lead out. */
+function inPool(pool: string, file: string): string {
+  if (file.startsWith('/') || file.split('/').includes('..') || /[{}]/.test(pool + file)) {
+    throw new RangeError(`'${file}' is not a path inside the pool '${pool}'`);
+  }
+  return `{pool:${pool}}/${file}`;
 }
