@@ -18,10 +18,13 @@ import type {
   TransferOptions,
   TransferState,
 } from '../hypervisor.ts';
-import { QmpCommandError, type QmpConnection, type QmpEvent } from './qmp.ts';
+import { QmpCommandError } from './qmp-errors.ts';
+import type { QmpEvent } from './qmp-events.ts';
+import type { QmpConnection } from './qmp.ts';
 import type { Commands } from './types.gen.ts';
 
 type Capability = Commands['migrate-set-capabilities']['args']['capabilities'][number]['capability'];
+type RunState = Commands['query-status']['reply']['status'];
 type MigrationStatus = NonNullable<Commands['query-migrate']['reply']['status']>;
 
 /** More than any link: QEMU's own default of 128 MiB/s would be a limit nobody asked for. */
@@ -161,24 +164,43 @@ function stateOf(status: MigrationStatus): TransferState {
   }
 }
 
+/** How often the two answers may contradict each other before the last one is taken. */
+const readsAtMost = 20;
+
 /** Where the guest stands, by QEMU's run state and migration state together. */
 export async function readGuestState(qmp: QmpConnection): Promise<GuestState> {
-  const [{ status: runState }, { status }] = [await qmp.execute('query-status'), await qmp.execute('query-migrate')];
+  const readTransfer = async () => (await qmp.execute('query-migrate')).status;
+  let before = await readTransfer();
+  for (let reads = 1; ; reads++) {
+    const { status: runState } = await qmp.execute('query-status');
+    const after = await readTransfer();
+    // Two questions are not one answer: a transfer that ended in between must not be taken for one that never was.
+    if (before === after || reads === readsAtMost) return guestStateOf(runState, after);
+    before = after;
+  }
+}
+
+/** QEMU's two states in one word of ours. */
+export function guestStateOf(runState: RunState, status: MigrationStatus | undefined): GuestState {
   const transfer = status === undefined ? 'none' : stateOf(status).kind;
+  const postCopy = transfer === 'post-copy' || transfer === 'post-copy-broken';
   switch (runState) {
     case 'inmigrate':
-      return 'incoming';
+      // The state is here already, or about to be: `cont` is taken now and carried out when it is.
+      return postCopy ? 'switched' : 'incoming';
     case 'shutdown':
       return 'shut-down';
     case 'postmigrate':
-      return transfer === 'post-copy' ? 'sending-post-copy' : 'sent';
+      return postCopy ? 'sending-post-copy' : 'sent';
     case 'finish-migrate':
+      // `completed` comes a moment before `postmigrate`, and its event does not come again.
+      if (transfer === 'completed') return 'sent';
       if (transfer === 'post-copy') return 'sending-post-copy';
       return transfer === 'post-copy-broken' ? 'broken-post-copy' : 'sending';
     case 'paused':
     case 'prelaunch':
       if (transfer === 'completed') return 'loaded';
-      return transfer === 'post-copy' ? 'switched' : 'paused';
+      return postCopy ? 'switched' : 'paused';
     default:
       if (transfer === 'post-copy-broken') return 'broken-post-copy';
       return transfer === 'sending' || transfer === 'switching' || transfer === 'preparing' ? 'sending' : 'running';

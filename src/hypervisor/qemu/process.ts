@@ -13,14 +13,16 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { systemClock, type Clock } from '../../runtime/clock.ts';
 import type { GuestKey } from '../hypervisor.ts';
-import type { RunningSpec } from '../../model/vm.ts';
+import type { VmId } from '../../model/ids.ts';
+import type { RunningSpec, VmSpec } from '../../model/vm.ts';
 
 export interface GuestFiles {
   readonly dir: string;
@@ -38,6 +40,10 @@ export interface GuestFile {
   readonly name: string;
   readonly running: RunningSpec;
   readonly taps: readonly string[];
+}
+
+/** A guest and the process that runs it. */
+export interface FoundProcess extends GuestFile {
   readonly pid: number;
   readonly startTicks: string;
 }
@@ -92,31 +98,69 @@ export function prepareFiles(files: GuestFiles): void {
   mkdirSync(files.dir, { recursive: true, mode: 0o700 });
 }
 
+/** Whole or not at all. */
 export function writeGuestFile(files: GuestFiles, guest: GuestFile): void {
-  writeFileSync(files.json, JSON.stringify(guest), { mode: 0o600 });
+  writeFileSync(`${files.json}.tmp`, JSON.stringify(guest), { mode: 0o600 });
+  renameSync(`${files.json}.tmp`, files.json);
 }
 
-/** The guests whose process runs now, by looking at every process's command line; files alone prove nothing. */
-export function findRunning(runDir: string): GuestFile[] {
-  const found: GuestFile[] = [];
+/**
+ * The guests whose process runs now, by looking at every process's command line; files alone prove nothing. A guest whose
+ * file cannot be read runs all the same: what can be seen of it stands in for the file, because a guest that runs and is
+ * taken for dead would be started a second time.
+ */
+export function findRunning(runDir: string): FoundProcess[] {
+  const found: FoundProcess[] = [];
   for (const entry of readdirSync('/proc')) {
     if (!/^\d+$/.test(entry)) continue;
-    const argument = readCommandLine(Number(entry)).find((text) => text.startsWith(`unix:${runDir}/`));
-    if (argument === undefined || !isAlive(Number(entry))) continue;
+    const pid = Number(entry);
+    const commandLine = readCommandLine(pid);
+    const argument = commandLine.find((text) => text.startsWith(`unix:${runDir}/`));
+    if (argument === undefined || !isAlive(pid)) continue;
     const dir = argument.slice('unix:'.length).split('/qmp.sock')[0] ?? '';
-    const file = readGuestFile(join(dir, 'guest.json'));
-    if (file) found.push({ ...file, pid: Number(entry), startTicks: startTicksOf(Number(entry)) ?? '' });
+    const startTicks = startTicksOf(pid) ?? '';
+    const key = keyOf(basename(dir));
+    if (key === undefined) continue;
+    if (isQuestion(key)) killProcess(pid, startTicks); // an agent that was ended while it asked a QEMU for its machines
+    else found.push({ ...(readGuestFile(join(dir, 'guest.json')) ?? guess(key, commandLine)), pid, startTicks });
   }
   return found;
 }
 
+/** The key of a QEMU that is no VM: asked once and ended. */
+export const questionKey = { vm: 'probe' as VmId, generation: 0 } satisfies GuestKey; // no VM has such an id
+
+function isQuestion(key: GuestKey): boolean {
+  return key.vm === questionKey.vm;
+}
+
+function keyOf(directory: string): GuestKey | undefined {
+  const match = /^(.+)\.(\d+)$/.exec(directory);
+  return match?.[1] === undefined ? undefined : { vm: match[1] as VmId, generation: Number(match[2]) }; // as filesOf wrote it
+}
+
+function guess(key: GuestKey, commandLine: readonly string[]): GuestFile {
+  const all = commandLine.join('\n');
+  const first = (pattern: RegExp) => pattern.exec(all)?.[1];
+  const taps = [...all.matchAll(/ifname=([^,\n]+)/g)].map((match) => match[1] ?? '');
+  const spec: VmSpec = {
+    cpus: Number(first(/^cpus=(\d+)/m) ?? 1),
+    memoryMiB: Number(first(/^size=(\d+)M$/m) ?? 1),
+    machine: first(/^(pc-[^,\n]+),accel=/m) ?? 'unknown',
+    cpuModel: 'unknown',
+    boot: { kind: 'disk' },
+    disks: [],
+    nics: taps.map(() => ({ network: 'unknown', mac: '' })),
+  };
+  return { key, name: first(/^guest=([^,\n]+)/m) ?? key.vm, running: { argvVersion: 1, argv: [], spec }, taps };
+}
+
 function readGuestFile(path: string): GuestFile | undefined {
-  if (!existsSync(path)) return undefined;
   try {
     // Written by writeGuestFile above, in a directory only root may write.
     return JSON.parse(readFileSync(path, 'utf8')) as GuestFile;
   } catch {
-    return undefined; // cut short by a crash while it was written: the process is then killed as unknown by its owner
+    return undefined;
   }
 }
 

@@ -19,6 +19,7 @@ import type { QemuInstallation } from './locate.ts';
 import { guestEventOf, listenForTransfer, prepareTransfer, readGuestState, transferOf } from './migrate.ts';
 import * as processes from './process.ts';
 import { connectQmp, type QmpConnection } from './qmp.ts';
+import type { QmpEvent } from './qmp-events.ts';
 
 const startTimeoutMs = 15_000;
 const quitTimeoutMs = 3000;
@@ -82,13 +83,21 @@ class QemuHypervisor implements Hypervisor {
   async adopt(): Promise<Guest[]> {
     const running = processes.findRunning(this.#options.runDir);
     processes.sweep(this.#options.runDir, running);
-    const guests: Guest[] = [];
-    for (const file of running) {
-      const files = processes.filesOf(this.#options.runDir, this.#options.logDir, file.key);
-      const qmp = await connectQmp({ path: files.qmp, timeoutMs: startTimeoutMs });
-      guests.push(new QemuGuest(file, files, qmp));
+    const guests = await Promise.all(running.map((file) => this.#adoptOne(file)));
+    return guests.filter((guest) => guest !== undefined);
+  }
+
+  /** A guest whose monitor does not answer is not a guest that is gone: better no agent than one that says so. */
+  async #adoptOne(file: processes.FoundProcess): Promise<Guest | undefined> {
+    const files = processes.filesOf(this.#options.runDir, this.#options.logDir, file.key);
+    const connect = (path: string) => connectQmp({ path, timeoutMs: startTimeoutMs });
+    try {
+      return new QemuGuest(file, files, await connect(files.qmp));
+    } catch {
+      if (!processes.isAlive(file.pid, file.startTicks)) return undefined; // it ended meanwhile
+      // Somebody else may hold the first monitor.
+      return new QemuGuest(file, files, await connect(files.rescue));
     }
-    return guests;
   }
 
   async close(): Promise<void> {}
@@ -100,12 +109,13 @@ class QemuHypervisor implements Hypervisor {
     const argv = [
       ...qemu.libArgs,
       '-name',
-      `guest=${options.name}`,
+      `guest=${doubled(options.name)}`,
       '-machine',
       `${options.running.spec.machine},accel=${accel},memory-backend=ram`,
       ...localize(options.running, options.local),
       '-chardev',
-      `socket,id=console,path=${files.console},server=on,wait=off,logfile=${logDir}/${options.key.vm}.console.log,logappend=on`,
+      `socket,id=console,path=${doubled(files.console)},server=on,wait=off,` +
+        `logfile=${doubled(`${logDir}/${options.key.vm}.console.log`)},logappend=on`,
       '-qmp',
       `unix:${files.qmp},server=on,wait=off`,
       '-qmp',
@@ -124,6 +134,13 @@ class QemuHypervisor implements Hypervisor {
         },
         { cause },
       );
+    // Before the process: a guest that runs always has a file to be found by.
+    processes.writeGuestFile(files, {
+      key: options.key,
+      name: options.name,
+      running: options.running,
+      taps: options.local.taps,
+    });
     let started: processes.Started;
     try {
       started = await processes.startProcess(qemu.binary, argv, { ...process.env, ...qemu.env }, files);
@@ -139,7 +156,6 @@ class QemuHypervisor implements Hypervisor {
       pid,
       startTicks,
     };
-    processes.writeGuestFile(files, file);
     let over: number | null | undefined;
     void started.exited.then((code) => (over = code ?? null));
     const deadline = systemClock.monotonic() + startTimeoutMs;
@@ -169,8 +185,7 @@ class QemuHypervisor implements Hypervisor {
 
   async #askMachines(): Promise<string[]> {
     const { qemu, runDir, logDir } = this.#options;
-    const key = { vm: 'probe', generation: 0 } as unknown as GuestKey; // not a VM: a QEMU asked once and ended
-    const files = processes.filesOf(runDir, logDir, key);
+    const files = processes.filesOf(runDir, logDir, processes.questionKey);
     processes.prepareFiles(files);
     const argv = [
       ...qemu.libArgs,
@@ -202,6 +217,11 @@ class QemuHypervisor implements Hypervisor {
   }
 }
 
+/** A comma ends an option's value unless it is doubled. */
+function doubled(text: string): string {
+  return text.replaceAll(',', ',,');
+}
+
 function lockHint(detail: string): string | undefined {
   if (!/Failed to get .* lock/.test(detail)) return undefined;
   return 'Another process has the disk open, perhaps this VM on another host. Drover never breaks that lock: find that process first.';
@@ -226,7 +246,7 @@ class QemuGuest implements Guest {
   readonly gone: Promise<GuestGone>;
   readonly transfer;
   readonly qmp: QmpConnection;
-  readonly #file: processes.GuestFile;
+  readonly #file: processes.FoundProcess;
   readonly #files: processes.GuestFiles;
   #poweredOff = false;
   #destroying = false;
@@ -234,7 +254,7 @@ class QemuGuest implements Guest {
     | { at: number; cpuTicks: number; read: number; written: number; received: number; sent: number }
     | undefined;
 
-  constructor(file: processes.GuestFile, files: processes.GuestFiles, qmp: QmpConnection) {
+  constructor(file: processes.FoundProcess, files: processes.GuestFiles, qmp: QmpConnection) {
     this.key = file.key;
     this.pid = file.pid;
     this.running = file.running;
@@ -265,11 +285,9 @@ class QemuGuest implements Guest {
     return readGuestState(this.qmp);
   }
 
-  async *events(signal: AbortSignal): AsyncIterable<GuestEvent> {
-    for await (const event of this.qmp.events({ signal })) {
-      const ours = guestEventOf(event);
-      if (ours) yield ours;
-    }
+  events(signal: AbortSignal): AsyncIterable<GuestEvent> {
+    // Subscribed now, not at the first `next`: a generator of its own would miss what comes in between.
+    return ourEvents(this.qmp.events({ signal }));
   }
 
   async continue(): Promise<void> {
@@ -319,6 +337,13 @@ class QemuGuest implements Guest {
       netReceiveBytesPerSecond: rate('received'),
       netSendBytesPerSecond: rate('sent'),
     };
+  }
+}
+
+async function* ourEvents(events: AsyncIterable<QmpEvent>): AsyncGenerator<GuestEvent, void, void> {
+  for await (const event of events) {
+    const ours = guestEventOf(event);
+    if (ours) yield ours;
   }
 }
 
