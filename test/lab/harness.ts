@@ -23,7 +23,8 @@ import {
 } from '../../src/lab/moves.ts';
 import { setLink, shape, tapsOn, type HostLink } from '../../src/lab/network.ts';
 import { apiOf, directoriesOf, hostNames, namesOf, peerPort, runDirectoryOf } from '../../src/lab/state.ts';
-import { up, type Lab } from '../../src/lab/up.ts';
+import { askSupervisor } from '../../src/lab/supervise.ts';
+import { hostsUp, up, type Lab } from '../../src/lab/up.ts';
 
 export const testLabName = 'test';
 const cleanWithinMs = 15_000;
@@ -159,6 +160,16 @@ export class TestLab {
 
   mend(): Promise<void> {
     return mend(this.lab);
+  }
+
+  /** Waits until what was killed has been started again and every host reports. */
+  async programsRun(): Promise<void> {
+    await askSupervisor(
+      directoriesOf(this.lab.state.name).supervisorSocket,
+      { do: 'ready', timeoutMs: 30_000 },
+      35_000,
+    );
+    await hostsUp(this.lab, this.signal);
   }
 
   /** Runs `fn` while the migration network is slow, so that warm-up lasts long enough to act in it. */

@@ -30,6 +30,31 @@ async function inWarmUp(lab: TestLab, trouble: Trouble): Promise<{ ended: Migrat
   }
 }
 
+/** The same in pre-paging, after the point of no return: the guest runs on the target and the move can only complete. */
+async function inPrePaging(lab: TestLab, trouble: Trouble): Promise<void> {
+  const test = await lab.guest('idle');
+  const before = await test.guest.status();
+  try {
+    const migration = await lab.withLinkSpeed('100mbit', async () => {
+      const started = await lab.migrate(test.vm, lab.otherThan(test.vm.host), 'post-copy');
+      await lab.inPhase(started, 'resumed-with-faults', 'pre-paging');
+      await trouble(lab, started, test);
+      await lab.programsRun();
+      const now = await lab.client.getMigration({ params: { migration: started.id } });
+      assert(!now.ended, 'it was over before everything was back: nothing was shown');
+      return started;
+    });
+    await lab.mend();
+    const ended = await lab.ended(migration, 90_000);
+    assert.equal(ended.phase, 'completed', ended.failure?.message ?? ended.phase);
+    await lab.unharmed(test, before);
+    assert.equal((await lab.vm(test.vm.id)).host, ended.target);
+    await lab.clean();
+  } finally {
+    await lab.mend();
+  }
+}
+
 export const scenarios: readonly Scenario[] = [
   {
     name: 'trouble: QEMU on the target dies in warm-up; the guest runs on at the source',
@@ -95,6 +120,20 @@ export const scenarios: readonly Scenario[] = [
       assert.equal(ended.phase, 'failed', ended.phase);
       assert.equal(ended.guest, 'on-source');
     },
+  },
+  {
+    name: 'trouble: the agent of the target dies in pre-paging; the move completes after its restart',
+    run: (lab) =>
+      inPrePaging(lab, (_, { target }) => lab.disturb({ kind: 'kill-agent', host: target, afterwards: 'restart' })),
+  },
+  {
+    name: 'trouble: the agent of the source dies in pre-paging; the move completes after its restart',
+    run: (lab) =>
+      inPrePaging(lab, (_, { source }) => lab.disturb({ kind: 'kill-agent', host: source, afterwards: 'restart' })),
+  },
+  {
+    name: 'trouble: the server dies in pre-paging; the move completes after its restart',
+    run: (lab) => inPrePaging(lab, () => lab.disturb({ kind: 'kill-server', afterwards: 'restart' })),
   },
   {
     name: 'trouble: a guest that writes faster than the link, told to fail: fails with the reason, runs on at the source',
