@@ -173,6 +173,22 @@ function note(migration: Migration, fact: MigrationFact): Migration {
   }
 }
 
+/** Whoever asked for the end gets it: the target's QEMU fails as an echo of the cancel, and that is no news. */
+function isCancelled(migration: Migration, failure: Failure | null): boolean {
+  if (failure !== null) return false;
+  return migration.cancelRequestedAt !== null || migration.giveUp === null;
+}
+
+/**
+ * The source's own reason counts, unless all it knows is that the other end broke off: then the target, or the control
+ * plane, knows more.
+ */
+function whyItStays(migration: Migration, failure: Failure | null): Failure {
+  const onlySawTheOtherEnd = failure?.code === 'target-died' || failure?.code === 'target-unreachable';
+  const known = failure === null || onlySawTheOtherEnd ? (migration.giveUp ?? failure) : failure;
+  return known ?? unexplained(migration);
+}
+
 function conclude(migration: Migration, fact: MigrationFact): Migration {
   const { evidence } = migration;
   const fail = (guest: GuestAfterFailure, failure: Failure) => endFailed(migration, fact.at, guest, failure);
@@ -180,9 +196,9 @@ function conclude(migration: Migration, fact: MigrationFact): Migration {
     case 'source-running':
       // Said by the side that would know: after the target ran, no source may claim this.
       if (evidence.resumed) return migration;
-      if (fact.failure === null && migration.giveUp === null && mayFollow(migration.phase, 'cancelled'))
+      if (isCancelled(migration, fact.failure) && mayFollow(migration.phase, 'cancelled'))
         return end(migration, 'cancelled', fact.at);
-      return fail('on-source', migration.giveUp ?? fact.failure ?? unexplained(migration));
+      return fail('on-source', whyItStays(migration, fact.failure));
     case 'target-failed':
       if (evidence.resumed) return migration; // it ran: what contradicts this moves nothing
       if (evidence.stopped?.for === 'post-copy') return fail('lost', fact.failure);

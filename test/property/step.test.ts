@@ -337,3 +337,36 @@ describe('any facts at all, also impossible ones', () => {
     );
   });
 });
+
+describe('the reason of a move that stays on its source', () => {
+  const echo: Failure = { code: 'target-refused-state', message: 'QEMU ended.', hint: '' };
+  const own: Failure = { code: 'deadline-passed', message: 'Too late.', hint: '' };
+  const brokeOff: Failure = { code: 'target-died', message: 'The transfer broke off.', hint: '' };
+  const sending = [
+    { migration: id, at: 2_000, kind: 'listening', endpoint: { address: 'a', port: 1 } },
+    { migration: id, at: 3_000, kind: 'sending' },
+  ] as const satisfies MigrationFact[];
+  const warm = () => sending.reduce<Migration>(step, reserved('pre-copy'));
+  const targetFailed: MigrationFact = { migration: id, at: 4_000, kind: 'target-failed', failure: echo };
+  const sourceRuns = (why: Failure | null): MigrationFact => ({
+    migration: id,
+    at: 5_000,
+    kind: 'source-running',
+    failure: why,
+  });
+
+  test('is the cancel that was asked for, although the target failed as its echo', () => {
+    const asked = requestCancel(warm(), 3_500);
+    expect(asked && [targetFailed, sourceRuns(null)].reduce(step, asked)).toMatchObject({ phase: 'cancelled' });
+  });
+
+  test("is the source's own, although the target failed first as its echo", () => {
+    const ended = [targetFailed, sourceRuns(own)].reduce(step, warm());
+    expect(ended).toMatchObject({ phase: 'failed', guest: 'on-source', failure: own });
+  });
+
+  test("is the target's where the source only saw the other end break off", () => {
+    const ended = [targetFailed, sourceRuns(brokeOff)].reduce(step, warm());
+    expect(ended).toMatchObject({ phase: 'failed', guest: 'on-source', failure: echo });
+  });
+});
