@@ -3,7 +3,7 @@
  * recorded processes, command lines and directories, never by the state file alone.
  */
 import { cpSync, existsSync, readdirSync, rmdirSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { checkOwner, findNetwork, processesInside, raze } from './network.ts';
 import { commandLine, endAll, processId, processesOf } from './processes.ts';
 import { directoriesOf, hostNames, labsDirectory, maxHosts, repository, runDirectoryOf, unpointCli } from './state.ts';
@@ -19,7 +19,7 @@ export async function down(name: string, say: (line: string) => void): Promise<b
     const directories = directoriesOf(name);
     const found = await findNetwork(name);
     checkOwner(name, found.owner);
-    if (found.namespaces.length === 0 && !found.rootLink && !existsSync(directories.root)) return false;
+    if ((await leftovers(name)).length === 0) return false;
 
     // Asked first, so that nothing is started again while we end it; a supervisor that hangs is ended below like the rest.
     await askSupervisor(directories.supervisorSocket, { do: 'stop' }, supervisorStopMs).catch(() => undefined);
@@ -37,9 +37,12 @@ export async function down(name: string, say: (line: string) => void): Promise<b
   });
 }
 
-/** However many hosts it had: the state file may be gone. */
+/** What its agents keep below /run, however many hosts it had: the state file may be gone. */
 function runDirectories(name: string): string[] {
-  return hostNames(maxHosts).map((host) => runDirectoryOf(directoriesOf(name).host(host)));
+  const wanted = hostNames(maxHosts).map((host) => runDirectoryOf(directoriesOf(name).host(host)));
+  const parent = dirname(wanted[0] ?? '');
+  const there = existsSync(parent) ? readdirSync(parent).map((entry) => join(parent, entry)) : [];
+  return there.filter((path) => wanted.some((mine) => path === mine || path.startsWith(`${mine}.`)));
 }
 
 function isSupervisor({ pid }: { pid: number }): boolean {
