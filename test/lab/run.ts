@@ -16,11 +16,12 @@ import { directoriesOf } from '../../src/lab/state.ts';
 import { openTestLab, testLabName, type Scenario, type TestLab } from './harness.ts';
 import { scenarios as cancel } from './scenarios/cancel.ts';
 import { scenarios as refusals } from './scenarios/refusals.ts';
+import { scenarios as images } from './scenarios/images.ts';
 import { scenarios as moves } from './scenarios/techniques.ts';
 import { scenarios as trouble } from './scenarios/trouble.ts';
 
 const scenarioMs = 180_000;
-const all: readonly Scenario[] = [...moves, ...cancel, ...refusals, ...trouble];
+const all: readonly Scenario[] = [...moves, ...images, ...cancel, ...refusals, ...trouble];
 
 const { values } = parseArgs({
   options: {
