@@ -47,6 +47,8 @@ export interface MoveFigures {
   /** Pre-copy: from the source's completion until RESUME, the part of the pause that is the contestant's own. */
   readonly handoverMs: number | null;
   readonly blackoutMs: number;
+  /** From RESUME until the first reply; null when clients noticed no silence there. */
+  readonly firstReplyMs: number | null;
   readonly rounds: number;
   readonly endedInPostCopy: boolean;
   readonly pagesPerSecondBefore: number;
@@ -115,9 +117,12 @@ async function play(
       const what = `${writer} ${technique} ${round + 1}/${rounds} ${contestant.name.padEnd(8)}`;
       const figures = await measure(lab.state.name, contestant, technique, writer, signal);
       entry.moves.push(figures);
-      const { totalMs, blackoutMs, pauseMs, handoverMs } = figures;
+      const { totalMs, blackoutMs, pauseMs, handoverMs, firstReplyMs } = figures;
       const own = handoverMs === null ? '' : ` (handover ${shown(handoverMs)})`;
-      say(`  ${what} total ${shown(totalMs)} ms, pause ${shown(pauseMs)} ms${own}, blackout ${shown(blackoutMs)} ms`);
+      const late = firstReplyMs === null ? '' : ` (first reply ${shown(firstReplyMs)} after resuming)`;
+      say(
+        `  ${what} total ${shown(totalMs)} ms, pause ${shown(pauseMs)} ms${own}, blackout ${shown(blackoutMs)} ms${late}`,
+      );
     }
   }
   // After the series, with nothing else to do: a fast way that loses pages must not win.
@@ -166,6 +171,9 @@ async function measure(
   await reply();
   await sleep(stragglersMs, undefined, { signal });
   const blackoutMs = probe.longestGap(askedAt, seen.completeAt + stragglersMs);
+  const gap = probe
+    .gaps()
+    .find(({ fromMs, lengthMs }) => fromMs <= seen.resumedAt && fromMs + lengthMs >= seen.resumedAt);
   const own = await move.finish();
   await guest.setLoad({ ...writers[writer], pagesPerSecond: 0 }, { signal });
   return {
@@ -176,6 +184,7 @@ async function measure(
     pauseMs: seen.resumedAt - seen.stoppedAt,
     handoverMs: seen.postCopy ? null : seen.resumedAt - seen.sentAt,
     blackoutMs: Math.max(shortestGapMs, blackoutMs),
+    firstReplyMs: gap === undefined ? null : gap.fromMs + gap.lengthMs - seen.resumedAt,
     rounds: seen.rounds,
     endedInPostCopy: seen.postCopy,
     pagesPerSecondBefore,
@@ -224,6 +233,7 @@ const head = [
   'pause ms',
   'handover ms',
   'blackout ms',
+  'reply after ms',
   'rounds',
   'guest',
 ];
@@ -241,6 +251,7 @@ export function migrateText({ machine, cells }: MigrateResult): string {
         of(({ pauseMs }) => pauseMs),
         of(({ handoverMs }) => handoverMs),
         of(blackout),
+        of(({ firstReplyMs }) => firstReplyMs),
         of(({ rounds }) => rounds),
         verified,
       ];
