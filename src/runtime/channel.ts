@@ -4,23 +4,28 @@
  *
  * Here: connecting, listening, framing, a limit on line length, keep-alive. Not here: what the lines mean.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { connect as tlsConnect, createServer, type Server, type TLSSocket } from 'node:tls';
 
 const maxLineBytes = 16 * 1024 * 1024;
+/** How long a closed channel may take to send what it still holds. */
+const closingMs = 1000;
 const maxUnsentBytes = 64 * 1024 * 1024;
 const ciphers = 'ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:PSK-AES256-GCM-SHA384';
 const identity = 'drover-fleet';
 
 export type FleetKey = Uint8Array & { readonly fleetKey: true };
 
-/** Reads a fleet key: at least 32 hexadecimal digits in a file only its owner may read. @throws Error that says which file and why */
+/** Reads a fleet key: at least 32 hexadecimal digits in a file that is not open to everybody. @throws Error that says which file and why */
 export function readFleetKey(path: string): FleetKey {
   let text: string;
   try {
     text = readFileSync(path, 'utf8').trim();
   } catch (error) {
     throw new Error(`The fleet key ${path} cannot be read.`, { cause: error });
+  }
+  if ((statSync(path).mode & 0o007) !== 0) {
+    throw new Error(`The fleet key ${path} can be read or written by everybody on this machine: chmod 600 it.`);
   }
   if (!/^[0-9a-f]{32,}$/i.test(text)) throw new Error(`The fleet key ${path} is not at least 32 hexadecimal digits.`);
   return Object.assign(new Uint8Array(Buffer.from(text, 'hex')), { fleetKey: true as const });
@@ -142,6 +147,8 @@ function channelOf(socket: TLSSocket): Channel {
     if (why !== undefined && isOpen) reason = why;
     isOpen = false;
     socket.destroySoon();
+    // A peer that is gone without a word never takes what is left to say.
+    setTimeout(() => socket.destroy(), closingMs).unref();
   };
   const closed = new Promise<string>((resolve) => {
     socket.once('close', () => {
@@ -160,8 +167,16 @@ function channelOf(socket: TLSSocket): Channel {
     } catch {
       return close('a line that is not JSON');
     }
-    if (handler) handler(message);
-    else waiting.push(message);
+    if (!handler) {
+      waiting.push(message);
+      return;
+    }
+    try {
+      handler(message);
+    } catch (error) {
+      // One message costs one connection, not the program.
+      close(`a message could not be handled: ${error instanceof Error ? error.message : String(error)}`);
+    }
   };
   socket.on('data', (chunk: Buffer) => {
     let from = 0;
@@ -171,6 +186,7 @@ function channelOf(socket: TLSSocket): Channel {
       partialBytes = 0;
       from = at + 1;
       if (line.length > 0) deliver(line);
+      if (!isOpen) return;
     }
     if (from < chunk.length) {
       partial.push(chunk.subarray(from));
