@@ -2,11 +2,14 @@
  * Facts on their way to the server: numbered, kept on disk until the server has committed them, sent again after each
  * reconnect. The order of numbers is the order in which this host learnt them.
  */
-import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Fact, GuestFact } from '../wire/agent.ts';
 import type { MigrationFact } from '../migration/step.ts';
 import { factNumbers, type Journal } from './journal.ts';
+
+/** The file is written anew when it holds this many lines too many. */
+const rewriteAfter = 500;
 
 interface Numbered {
   readonly number: number;
@@ -28,6 +31,14 @@ export function openFacts(stateDir: string, journal: Journal): Facts {
   const path = join(stateDir, 'facts.ndjson');
   const nextNumber = factNumbers(journal);
   let waiting = readLines(path);
+  /** Lines of the file that nobody needs any more. */
+  let acknowledged = 0;
+  const rewrite = () => {
+    writeFileSync(`${path}.tmp`, waiting.map((numbered) => `${JSON.stringify(numbered)}\n`).join(''), { mode: 0o600 });
+    renameSync(`${path}.tmp`, path);
+    acknowledged = 0;
+  };
+  rewrite(); // a last line that a crash cut short would spoil the next one
   let send: (numbered: Numbered) => void = () => {};
   const add = (fact: Fact) => {
     const numbered = { number: nextNumber(), fact };
@@ -42,7 +53,8 @@ export function openFacts(stateDir: string, journal: Journal): Facts {
     acknowledge(number) {
       const before = waiting.length;
       waiting = waiting.filter((numbered) => numbered.number > number);
-      if (waiting.length < before && waiting.length === 0) writeFileSync(path, '', { mode: 0o600 });
+      acknowledged += before - waiting.length;
+      if (acknowledged > (waiting.length === 0 ? 0 : rewriteAfter)) rewrite();
     },
     onFact(handler) {
       send = handler;

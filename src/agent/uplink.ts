@@ -17,6 +17,8 @@ const reportEveryMs = 1000;
 const firstPauseMs = 200;
 const longestPauseMs = 2000;
 const dialTimeoutMs = 3000;
+/** A server that takes the connection and says nothing is not one. */
+const welcomeTimeoutMs = 10_000;
 
 export interface UplinkOptions {
   readonly servers: readonly Endpoint[];
@@ -39,7 +41,8 @@ export class Uplink {
     this.#orders = orders;
     this.#options = options;
     context.facts.onFact((numbered) => {
-      if (this.#welcome) this.#send({ type: 'fact', ...numbered });
+      if (!this.#welcome || this.#send({ type: 'fact', ...numbered })) return;
+      this.#channel?.close('the server does not read'); // it is said again on the next connection
     });
   }
 
@@ -80,7 +83,11 @@ export class Uplink {
         newestTerm: journal.agent.newestTerm,
         at: clock.now(),
       });
+      const timer = clock.setTimeout(() => {
+        if (!this.#welcome) channel.close('no welcome in time');
+      }, welcomeTimeoutMs);
       const reason = await channel.closed;
+      timer.cancel();
       signal.removeEventListener('abort', leave);
       log.info({ server: `${server.address}:${server.port}`, reason }, 'server connection closed');
     } catch (error) {
@@ -132,7 +139,10 @@ export class Uplink {
 
   #openConsole(stream: string, vm: Parameters<Guests['part']>[0]): void {
     const guest = this.#guests.running.get(vm);
-    if (!guest) return this.#send({ type: 'console-end', stream, reason: 'the VM does not run on this host' });
+    if (!guest) {
+      this.#send({ type: 'console-end', stream, reason: 'the VM does not run on this host' });
+      return;
+    }
     const socket = connect({ path: guest.consolePath });
     const end = (reason: string) => {
       if (!this.#consoles.delete(stream)) return;
@@ -158,7 +168,7 @@ export class Uplink {
     }
   }
 
-  #send(message: FromAgent): void {
-    this.#channel?.send(message);
+  #send(message: FromAgent): boolean {
+    return this.#channel?.send(message) === true;
   }
 }
