@@ -1,6 +1,7 @@
 /** `drover agent`: one per host. Builds its parts, finds what runs, then listens for peers and dials the server. */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { connect, createServer, type Server } from 'node:net';
 import { cpus } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
@@ -68,7 +69,9 @@ function command(): Command {
     )
     .addHelpText(
       'after',
-      '\nExample:\n  drover agent --name h1 --server 10.0.0.1:7071 --fleet-key /etc/drover/fleet.key \\\n    --peer 10.0.0.11:7072 --migration-address 10.1.0.11 --pool default=/srv/vms',
+      '\nExample:\n' +
+        '  drover agent --name h1 --server 10.0.0.1:7071 --fleet-key /etc/drover/fleet.key \\\n' +
+        '    --peer 10.0.0.11:7072 --migration-address 10.1.0.11 --pool default=/srv/vms',
     )
     .exitOverride();
 }
@@ -108,6 +111,10 @@ async function serve(options: AgentOptions): Promise<void> {
   for (const dir of Object.values(pools)) mkdirSync(dir, { recursive: true });
   const fleetKey = readKey(options.fleetKey);
 
+  const id = createHash('sha256').update(stateDir).digest('hex').slice(0, 12);
+  mkdirSync('/run/drover', { recursive: true, mode: 0o700 });
+  await holdAlone(`/run/drover/${id}.sock`, stateDir);
+
   const qemu = await locateQemu({
     ...(options.qemu === undefined ? {} : { qemuDir: options.qemu }),
     env: process.env,
@@ -115,21 +122,31 @@ async function serve(options: AgentOptions): Promise<void> {
   });
   if (!qemu.ok) throw new UserError('unavailable', qemu.reason, qemu.hint);
   const { accel } = detectAccel(options.accel === 'auto' ? {} : { override: options.accel });
-  const runDir = `/run/drover/${createHash('sha256').update(stateDir).digest('hex').slice(0, 12)}`;
+  const runDir = `/run/drover/${id}`;
   const hypervisor = openQemu({ qemu, accel, runDir, logDir: join(stateDir, 'logs') });
   const description = await hypervisor.describe();
 
+  const log = createLog({ fields: { host: options.name } });
+  // The paths that are known to fail are handled where they are; an error nobody thought of costs one order, not the agent.
+  process.on('unhandledRejection', (error) => log.error({ error }, 'an error that nobody handled'));
+
   const journal = openJournal(stateDir);
+  const network = openNetwork({
+    bridges,
+    boundSendQueue: options.sendQueue === 'bounded',
+    memoPath: join(stateDir, 'send-queue-before'),
+    onTrouble: (what, error) => log.warn({ what, error: messageOf(error) }, 'the network could not be changed'),
+  });
   const holder: { uplink?: Uplink } = {};
   const context: AgentContext = {
     hostName: options.name,
     hypervisor,
     journal,
     facts: openFacts(stateDir, journal),
-    network: openNetwork({ bridges, boundSendQueue: options.sendQueue === 'bounded' }),
+    network,
     disks: openDisks({ pools, qemuImg: qemu.imgBinary, env: qemu.env }),
     clock: systemClock,
-    log: createLog({ fields: { host: options.name } }),
+    log,
     fleetKey,
     migrationAddress: options.migrationAddress,
     sample: (sample) => holder.uplink?.sample(sample),
@@ -154,7 +171,7 @@ async function serve(options: AgentOptions): Promise<void> {
   const orders = new Orders(context, guests);
   await guests.adopt();
   const listener = await listenForPeers(context, peer, orders);
-  await orders.resume();
+  orders.resume();
   const uplink = new Uplink(context, guests, orders, { servers, version: version(), inventory: async () => inventory });
   holder.uplink = uplink;
   process.stdout.write(`drover agent ready: ${options.name}\n`);
@@ -162,9 +179,42 @@ async function serve(options: AgentOptions): Promise<void> {
   const end = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => end.abort());
   await uplink.run(end.signal);
+  network.restoreSendQueue();
   await listener.close();
   // Guests, and transfers between their QEMUs, go on: what an agent leaves open is taken up by the next one.
   process.exit(0);
+}
+
+/**
+ * One agent for one state directory: two would both give numbers to facts and orders to guests. The kernel knows whether
+ * the other one lives, so nothing stale is left to clean up.
+ * @throws UserError busy
+ */
+export async function holdAlone(socketPath: string, stateDir: string): Promise<Server> {
+  const listen = () =>
+    new Promise<Server>((resolve, reject) => {
+      const server = createServer((socket) => socket.destroy()).once('error', reject);
+      server.listen(socketPath, () => resolve(server.unref()));
+    });
+  const isHeld = () =>
+    new Promise<boolean>((resolve) => {
+      const socket = connect({ path: socketPath });
+      socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+      socket.once('connect', () => socket.destroy());
+    });
+  try {
+    return await listen();
+  } catch {
+    if (!(await isHeld())) {
+      rmSync(socketPath, { force: true });
+      return listen();
+    }
+    throw new UserError(
+      'busy',
+      `Another agent already uses ${stateDir}.`,
+      'End that one first, or give this one a --state of its own.',
+    );
+  }
 }
 
 export function version(): string {

@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { VmId } from '../model/ids.ts';
 import { UserError } from '../model/failure.ts';
@@ -19,11 +19,14 @@ const lowatBytes = 65_536;
 export interface Network {
   /** Makes one tap per card and puts it on its bridge. Done twice, it is the same. @returns their names */
   attach(vm: VmId, nics: readonly NicSpec[]): Promise<string[]>;
+  /** Never fails: the news of a guest's end does not wait for its tap. What is left is swept at the next start. */
   detach(taps: readonly string[]): Promise<void>;
   /** Taps of ours that exist on this host. */
   existing(): string[];
   /** Bounds the send queue of this host (a sysctl of its network namespace) until the returned function is called. */
   boundSendQueue(): () => void;
+  /** Gives the host its own value back, whoever still sends: the agent ends. */
+  restoreSendQueue(): void;
 }
 
 /** Interface names have 15 characters: a hash of the VM's id and the card's number. */
@@ -31,22 +34,50 @@ export function tapName(vm: VmId, index: number): string {
   return `${tapPrefix}${createHash('sha256').update(`${vm}/${index}`).digest('hex').slice(0, 12)}`;
 }
 
-export function openNetwork(options: { bridges: Readonly<Record<string, string>>; boundSendQueue: boolean }): Network {
+export function openNetwork(options: {
+  bridges: Readonly<Record<string, string>>;
+  boundSendQueue: boolean;
+  /** Remembers the send queue's bound as it was. */
+  memoPath: string;
+  onTrouble: (what: string, error: unknown) => void;
+}): Network {
   let senders = 0;
-  let before: string | undefined;
+  const { memoPath } = options;
+  // Written down before it is changed: an agent that is killed while it sends leaves the host as it found it, later.
+  const bound = () => {
+    if (!existsSync(memoPath)) writeFileSync(memoPath, readFileSync(lowatPath, 'utf8').trim());
+    writeFileSync(lowatPath, String(lowatBytes));
+  };
+  const restore = () => {
+    if (!existsSync(memoPath)) return;
+    writeFileSync(lowatPath, readFileSync(memoPath, 'utf8'));
+    rmSync(memoPath);
+  };
+  /** A shorter blackout is worth trying for; no move fails for want of it. */
+  const trying = (change: () => void) => {
+    try {
+      change();
+    } catch (error) {
+      options.onTrouble(lowatPath, error);
+    }
+  };
+  trying(restore);
   return {
     async attach(vm, nics) {
       const taps = nics.map((_, index) => tapName(vm, index));
-      for (const [index, nic] of nics.entries()) {
-        const tap = taps[index];
+      // All networks first: a guest that cannot have them all leaves no tap behind.
+      for (const nic of nics) {
         const bridge = options.bridges[nic.network];
-        if (tap === undefined || bridge === undefined) {
+        if (bridge === undefined) {
           throw new UserError(
             'incompatible',
             `This host has no network '${nic.network}'.`,
             `Start its agent with --network ${nic.network}=BRIDGE.`,
           );
         }
+      }
+      for (const [index, tap] of taps.entries()) {
+        const bridge = options.bridges[nics[index]?.network ?? ''] ?? '';
         if (!existsSync(`/sys/class/net/${tap}`)) await run('ip', ['tuntap', 'add', 'dev', tap, 'mode', 'tap']);
         await run('ip', ['link', 'set', 'dev', tap, 'master', bridge, 'up']);
       }
@@ -54,22 +85,21 @@ export function openNetwork(options: { bridges: Readonly<Record<string, string>>
     },
     async detach(taps) {
       for (const tap of taps) {
-        if (existsSync(`/sys/class/net/${tap}`)) await run('ip', ['link', 'del', 'dev', tap]);
+        if (!existsSync(`/sys/class/net/${tap}`)) continue;
+        await run('ip', ['link', 'del', 'dev', tap]).catch((error: unknown) => options.onTrouble(tap, error));
       }
     },
     existing: () => readdirSync('/sys/class/net').filter((name) => name.startsWith(tapPrefix)),
     boundSendQueue() {
       if (!options.boundSendQueue || !existsSync(lowatPath)) return () => {};
-      if (senders++ === 0) {
-        before = readFileSync(lowatPath, 'utf8').trim();
-        writeFileSync(lowatPath, String(lowatBytes));
-      }
+      if (senders++ === 0) trying(bound);
       let released = false;
       return () => {
         if (released) return;
         released = true;
-        if (--senders === 0 && before !== undefined) writeFileSync(lowatPath, before);
+        if (--senders === 0) trying(restore);
       };
     },
+    restoreSendQueue: () => trying(restore),
   };
 }
