@@ -11,6 +11,7 @@ import type { Provision, RunningSpec, VmSpec } from '../model/vm.ts';
 import type { FoundGuest } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
 import type { Part } from './journal.ts';
+import { tapName } from './network.ts';
 
 export class Guests {
   readonly running = new Map<VmId, Guest>();
@@ -24,23 +25,23 @@ export class Guests {
   /** Finds what runs on this host, whoever started it. Guests of no entry get one: the server decides about them. */
   async adopt(): Promise<void> {
     const { hypervisor, journal, log } = this.#context;
-    for (const guest of await hypervisor.adopt()) {
+    const newestFirst = (await hypervisor.adopt()).toSorted((a, b) => b.key.generation - a.key.generation);
+    for (const guest of newestFirst) {
       const { vm, generation } = guest.key;
-      const other = this.running.get(vm);
-      if (other && other.key.generation > generation) {
+      const part = this.part(vm).kind;
+      if (this.running.has(vm) || part === 'gone-unrun') {
         log.warn({ vm, generation }, 'an older copy of this guest was left over; ending it');
         await guest.destroy();
         continue;
       }
       this.running.set(vm, guest);
-      if (!journal.vm(vm)) {
-        journal.setVm({ schema: 1, vm, name: vm, generation, part: { kind: 'runs' }, taps: [] });
-      }
-      if (this.part(vm).kind === 'none') this.setPart(vm, { kind: 'runs' });
-      void this.#watch(guest);
+      const taps = guest.running.spec.nics.map((_, index) => tapName(vm, index));
+      if (!journal.vm(vm)) journal.setVm({ schema: 1, vm, name: vm, generation, part: { kind: 'runs' }, taps });
+      if (part === 'none') this.setPart(vm, { kind: 'runs' }, { taps });
+      this.#follow(guest);
     }
     for (const entry of journal.vms()) {
-      if (entry.part.kind === 'runs' && !this.running.has(entry.vm)) await this.#ended(entry.vm, null);
+      if (entry.part.kind === 'runs' && !this.running.has(entry.vm)) await this.#ended(entry.vm, null, false);
     }
     await this.#sweepTaps();
   }
@@ -85,6 +86,8 @@ export class Guests {
     const { hypervisor, network, disks } = this.#context;
     const running = frozen ?? hypervisor.freeze(spec);
     const taps = await attachOrFail(() => network.attach(vm, running.spec.nics));
+    // Known before the guest is there: whoever finds it after a crash must not take its network away.
+    this.setPart(vm, { kind: 'none' }, { generation, taps, name });
     try {
       const guest = await hypervisor.launch({
         key: { vm, generation },
@@ -93,11 +96,10 @@ export class Guests {
         local: { taps, pools: disks.pools },
       });
       this.setPart(vm, { kind: 'runs' }, { generation, taps, name });
-      this.running.set(vm, guest);
-      void this.#watch(guest);
+      this.add(guest);
       return running;
     } catch (error) {
-      await network.detach(taps);
+      await this.leave(vm);
       throw error;
     }
   }
@@ -109,7 +111,15 @@ export class Guests {
 
   add(guest: Guest): void {
     this.running.set(guest.key.vm, guest);
-    void this.#watch(guest);
+    this.#follow(guest);
+  }
+
+  /** An error here is one guest's news lost, never the end of the agent. */
+  #follow(guest: Guest): void {
+    const lost = (error: unknown) =>
+      this.#context.log.error({ vm: guest.key.vm, error: messageOf(error) }, 'a guest could not be followed');
+    void this.#watch(guest).catch(lost);
+    void this.#watchPanic(guest).catch(lost);
   }
 
   /** Presses the power button, or switches off. Its end comes as a fact. */
@@ -138,6 +148,7 @@ export class Guests {
   async destroy(vm: VmId): Promise<void> {
     this.#stopping.add(vm);
     await this.running.get(vm)?.destroy();
+    this.#stopping.delete(vm);
   }
 
   async provision(vm: VmId, items: readonly Provision[]): Promise<Failure | null> {
@@ -151,11 +162,11 @@ export class Guests {
 
   async #watch(guest: Guest): Promise<void> {
     const { vm } = guest.key;
-    void this.#watchPanic(guest);
     const gone = await guest.gone;
     if (this.running.get(vm) !== guest) return; // an older copy
     this.running.delete(vm);
-    if (this.part(vm).kind === 'runs') await this.#ended(vm, gone);
+    const stopped = this.#stopping.delete(vm);
+    if (this.part(vm).kind === 'runs') await this.#ended(vm, gone, stopped);
   }
 
   async #watchPanic(guest: Guest): Promise<void> {
@@ -171,28 +182,32 @@ export class Guests {
     }
   }
 
-  async #ended(vm: VmId, gone: GuestGone | null): Promise<void> {
+  async #ended(vm: VmId, gone: GuestGone | null, stopped: boolean): Promise<void> {
     const { facts, journal, clock } = this.#context;
-    const how = gone?.how === 'powered-off' ? 'powered-off' : this.#stopping.has(vm) ? 'stopped' : 'died';
-    this.#stopping.delete(vm);
+    const how = gone?.how === 'powered-off' ? 'powered-off' : stopped ? 'stopped' : 'died';
     const generation = journal.vm(vm)?.generation ?? 0;
-    await this.leave(vm);
-    facts.guest({
-      vm,
-      generation,
-      at: gone?.at ?? clock.now(),
-      kind: 'ended',
-      how,
-      message:
-        how === 'died'
-          ? `Its QEMU process ended unexpectedly${gone?.words ? `: ${gone.words}` : ' while the agent was away'}.`
-          : '',
-    });
+    await this.leave(vm, { kind: 'none' }, () =>
+      facts.guest({
+        vm,
+        generation,
+        at: gone?.at ?? clock.now(),
+        kind: 'ended',
+        how,
+        message:
+          how === 'died'
+            ? `Its QEMU process ended unexpectedly${gone?.words ? `: ${gone.words}` : ' while the agent was away'}.`
+            : '',
+      }),
+    );
   }
 
-  /** Nothing of the guest is left on this host: its taps go, its entry says so. */
-  async leave(vm: VmId, part: Part = { kind: 'none' }): Promise<void> {
+  /**
+   * Nothing of the guest is left on this host: its taps go, `say` tells, its entry says so. In this order: what is told
+   * may bring the guest back at once, and a fact may come twice after a crash, but must come.
+   */
+  async leave(vm: VmId, part: Part = { kind: 'none' }, say?: () => void): Promise<void> {
     await this.#context.network.detach(this.#context.journal.vm(vm)?.taps ?? []);
+    say?.();
     if (this.#context.journal.vm(vm)) this.setPart(vm, part, { taps: [] });
   }
 

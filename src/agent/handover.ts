@@ -10,6 +10,7 @@
  * `go` is repeated until it is answered: the target does once what it was told any number of times.
  */
 import type { Endpoint } from '../model/host.ts';
+import { messageOf } from '../model/failure.ts';
 import type { MigrationId } from '../model/ids.ts';
 import { listenChannels, openChannel, type Channel, type Listener } from '../runtime/channel.ts';
 import { peerMessage, type PeerMessage } from '../wire/agent.ts';
@@ -46,8 +47,9 @@ export class TargetLink {
   /** Opens the channel if it is not. @returns false when the target's agent could not be reached in time */
   async ensureOpen(timeoutMs = connectTimeoutMs): Promise<boolean> {
     if (this.isOpen) return true;
-    this.#opening ??= this.#open(timeoutMs).finally(() => (this.#opening = undefined));
-    await this.#opening;
+    this.#opening ??= this.#open(connectTimeoutMs).finally(() => (this.#opening = undefined));
+    // Another attempt may be under way, with more patience than this caller has.
+    await Promise.race([this.#opening, this.#context.clock.sleep(timeoutMs)]);
     return this.isOpen;
   }
 
@@ -68,8 +70,8 @@ export class TargetLink {
         channel.closed.then(() => false),
         this.#context.clock.sleep(timeoutMs).then(() => false),
       ]);
-      if (answered) this.#channel = channel;
-      else channel.close('no answer to join');
+      if (answered && !this.#closed) this.#channel = channel;
+      else channel.close(answered ? 'move is over' : 'no answer to join');
       void channel.closed.then(() => {
         // Kept open through warm-up: the guest must never be paused while the target's agent is away.
         if (!this.#closed && this.#channel === channel) void this.#reopen();
@@ -100,9 +102,12 @@ export class TargetLink {
           handedOverAt,
         } satisfies PeerMessage);
         void this.#channel?.closed.then(() => reply.resolve('no-answer'));
-        const timer = this.#context.clock.setTimeout(() => reply.resolve('no-answer'), replyTimeoutMs);
+        const giveUp = () => reply.resolve('no-answer');
+        signal.addEventListener('abort', giveUp, { once: true });
+        const timer = this.#context.clock.setTimeout(giveUp, replyTimeoutMs);
         const result = await reply.promise;
         timer.cancel();
+        signal.removeEventListener('abort', giveUp);
         if (result !== 'no-answer' && result !== 'not-ready') return result;
       }
       await this.#context.clock.sleep(pauseMs, signal);
@@ -136,9 +141,18 @@ export async function listenForPeers(context: AgentContext, listen: Endpoint, re
             return;
           case 'go':
             // An id out of a checked message: the receiver looks it up and refuses what it does not know.
-            void receiver.go(message.migration as MigrationId, message.generation).then((result) => {
-              channel.send({ type: 'go-reply', migration: message.migration, result } satisfies PeerMessage);
-            });
+            void receiver
+              .go(message.migration as MigrationId, message.generation)
+              .catch((error: unknown) => {
+                context.log.error(
+                  { migration: message.migration, error: messageOf(error) },
+                  '`go` was not carried out',
+                );
+                return 'not-ready' as const;
+              })
+              .then((result) => {
+                channel.send({ type: 'go-reply', migration: message.migration, result } satisfies PeerMessage);
+              });
             return;
           case 'joined':
           case 'go-reply':

@@ -5,7 +5,7 @@
  *   receiving --(post-copy, journaled)-----> continuing -> runs          post-copy: the switch itself is the `go`
  *   receiving --(closed, or QEMU ended)----> gone-unrun
  */
-import type { Guest, GuestEvent } from '../hypervisor/hypervisor.ts';
+import type { Guest, GuestEvent, GuestState } from '../hypervisor/hypervisor.ts';
 import { messageOf, type Failure } from '../model/failure.ts';
 import type { VmId } from '../model/ids.ts';
 import type { MigrationFact } from '../migration/step.ts';
@@ -13,9 +13,12 @@ import type { MoveJob } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
 import { failureOf, type Guests } from './guests.ts';
 import type { GoResult } from './handover.ts';
-import { transferOptions } from './outgoing.ts';
+import { transferOptions } from './transfer-options.ts';
 
 const resumeTimeoutMs = 20_000;
+const retryMs = 250;
+/** Less than the source waits for: its next `go` finds out. */
+const goAnswerMs = 5000;
 
 export class Incoming {
   readonly job: MoveJob;
@@ -24,8 +27,10 @@ export class Incoming {
   readonly #guests: Guests;
   readonly #guest: Guest;
   #continuing: Promise<void> | undefined;
-  #arriving: Promise<void> | undefined;
+  #allNoted = false;
   #closing = false;
+  /** In post-copy: the end of the transfer means that the last page is here. */
+  #switched = false;
   /** Nothing more to follow: what the guest does from now on, moving on included, is not this move's. */
   readonly #done = new AbortController();
   /** Resolves when this side has nothing more to do. */
@@ -51,6 +56,7 @@ export class Incoming {
   ): Promise<Incoming | undefined> {
     const { network, hypervisor, facts, disks, clock, migrationAddress } = context;
     let taps: string[] = [];
+    let started: Guest | undefined;
     try {
       taps = await network.attach(vm, job.running.spec.nics);
       guests.setPart(vm, { kind: 'receiving', job }, { generation, taps, name: job.vmName });
@@ -59,52 +65,79 @@ export class Incoming {
         transferOptions(job),
         migrationAddress,
       );
+      started = guest;
       guests.add(guest);
       const incoming = new Incoming(context, guests, guest, job);
-      facts.migration({ migration: job.migration, at: clock.now(), kind: 'listening', endpoint });
+      // With the endpoint, before it is said: a restarted agent knows whether somebody may be sending to this copy.
+      guests.setPart(vm, { kind: 'receiving', job, endpoint });
+      incoming.sayListening();
       return incoming;
     } catch (error) {
+      await started?.destroy();
       await network.detach(taps);
-      guests.setPart(vm, { kind: 'gone-unrun', job }, { generation, taps: [] });
       const cause = failureOf(error, `The copy of ${job.vmName} could not be prepared on ${context.hostName}.`);
       const failure: Failure = { ...cause, code: 'target-did-not-start' };
       facts.migration({ migration: job.migration, at: clock.now(), kind: 'target-failed', failure });
+      guests.setPart(vm, { kind: 'gone-unrun', job }, { generation, taps: [] });
       return undefined;
     }
   }
 
   /** Takes up a copy that was found running after the agent's restart. */
-  static async resume(context: AgentContext, guests: Guests, guest: Guest, job: MoveJob): Promise<Incoming> {
+  static resume(context: AgentContext, guests: Guests, guest: Guest, job: MoveJob): Incoming {
     const incoming = new Incoming(context, guests, guest, job);
-    const part = guests.part(guest.key.vm);
-    const state = await guest.state();
-    // What happened while nobody listened: the switch to post-copy is the one event that must not be missed.
-    if (state === 'switched') await incoming.#continue(true);
-    else if (part.kind === 'continuing' && (state === 'loaded' || state === 'paused'))
-      await incoming.#continue(part.withFaults);
-    else if (part.kind === 'continuing' && state === 'running')
-      await incoming.#arrived(part.withFaults, context.clock.now());
+    void incoming.#catchUp().catch((error: unknown) => incoming.#bug(error, 'the copy was not taken up'));
     return incoming;
+  }
+
+  /** Again, when it is asked for again: the first word may have been lost. */
+  sayListening(): void {
+    const part = this.#guests.part(this.vm);
+    if (part.kind === 'receiving' && part.endpoint) this.#fact({ kind: 'listening', endpoint: part.endpoint });
+  }
+
+  /** What happened while nobody listened: the switch to post-copy is the one event that must not be missed. */
+  async #catchUp(): Promise<void> {
+    const part = this.#guests.part(this.vm);
+    if (part.kind === 'continuing') {
+      await this.#continue(part.withFaults);
+    } else if (part.kind === 'receiving' && !part.endpoint) {
+      await this.#guest.destroy(); // nobody was told of it, so nobody will ever send to it
+    } else if ((await this.#state()) === 'switched') {
+      await this.#continue(true);
+    } else {
+      this.sayListening();
+    }
   }
 
   /** The source has handed over: run. Safe to say again. */
   async go(): Promise<GoResult> {
-    const part = this.#guests.part(this.vm);
-    if (this.#closing || part.kind === 'gone-unrun') {
+    if (this.#closing) {
       await this.over;
-      return 'gone-unrun';
+      return this.#provenUnrun() ? 'gone-unrun' : 'unknown';
     }
+    const part = this.#guests.part(this.vm);
+    if (part.kind === 'gone-unrun') return this.#provenUnrun() ? 'gone-unrun' : 'unknown';
     if (part.kind !== 'receiving' && part.kind !== 'continuing') return 'continued';
+    const timeout = Promise.withResolvers<'not-ready'>();
+    const timer = this.#context.clock.setTimeout(() => timeout.resolve('not-ready'), goAnswerMs);
     try {
-      await this.#continue(false);
-      return 'continued';
+      const continued = this.#continue(false).then(() => 'continued' as const);
+      return await Promise.race([continued, timeout.promise]);
     } catch (error) {
-      this.#context.log.error({ migration: this.job.migration, error }, 'the guest did not continue');
+      this.#bug(error, 'the guest did not continue');
       if (this.#guests.running.has(this.vm)) return 'not-ready';
       await this.over;
-      // `cont` may have been sent before it died: that is not the proof the source needs to roll back.
-      return 'unknown';
+      // `cont` may have been sent before it died: only the journal can prove that it was not.
+      return this.#provenUnrun() ? 'gone-unrun' : 'unknown';
+    } finally {
+      timer.cancel();
     }
+  }
+
+  #provenUnrun(): boolean {
+    const part = this.#guests.part(this.vm);
+    return part.kind === 'gone-unrun' && part.job.migration === this.job.migration;
   }
 
   /** Ends a copy that never ran. @returns a refusal when it may have run */
@@ -119,70 +152,109 @@ export class Incoming {
   }
 
   async #follow(events: AsyncIterable<GuestEvent>): Promise<void> {
-    let switched = false;
     for await (const event of events) {
       if (event.kind !== 'transfer') continue;
-      if (event.state.kind === 'post-copy' && !switched) {
-        switched = true;
+      if (!this.#isOurs()) return; // it has arrived: what is transferred from now on is another move's
+      if (event.state.kind === 'post-copy' && !this.#switched) {
+        this.#switched = true;
         void this.#continue(true).catch((error: unknown) =>
-          this.#context.log.error(
-            { migration: this.job.migration, error: messageOf(error) },
-            'the guest did not continue after the switch',
-          ),
+          this.#bug(error, 'the guest did not continue after the switch'),
         );
       }
-      if (event.state.kind === 'completed' && switched) this.#noteAllArrived(event.at);
+      if (event.state.kind === 'completed' && this.#switched) this.#noteAllArrived(event.at);
     }
     if (!this.#done.signal.aborted) await this.#gone();
   }
 
+  #isOurs(): boolean {
+    const part = this.#guests.part(this.vm);
+    return 'job' in part && part.job.migration === this.job.migration;
+  }
+
   /** Journals first, then lets the guest run; one `cont`, however often it is asked for. */
   #continue(withFaults: boolean): Promise<void> {
-    this.#continuing ??= this.#continueOnce(withFaults);
+    this.#continuing ??= this.#continueOnce(withFaults).catch((error: unknown) => {
+      this.#continuing = undefined; // whoever asks again may try again
+      throw error;
+    });
     return this.#continuing;
   }
 
   async #continueOnce(withFaults: boolean): Promise<void> {
-    this.#guests.setPart(this.vm, { kind: 'continuing', job: this.job, withFaults });
+    if (withFaults) this.#switched = true; // also when a restarted agent takes it up
+    if (this.#closing) throw new Error(`the copy of ${this.job.vmName} is being closed`);
+    const part = this.#guests.part(this.vm);
+    if (part.kind === 'receiving') {
+      this.#guests.setPart(this.vm, { kind: 'continuing', job: this.job, withFaults });
+    } else if ((await this.#state()) === 'running') {
+      // An earlier try was carried out, though nobody saw it.
+      return this.#arrived(withFaults, this.#context.clock.now());
+    }
     const resumed = this.#resumed();
-    await this.#guest.continue();
-    await this.#arrived(withFaults, await resumed);
+    for (;;) {
+      const asked = await this.#guest.continue().then(
+        () => true,
+        (error: unknown) => this.#bug(error, 'no answer to the order to run'),
+      );
+      if (asked === true) break;
+      // A command without an answer may still be carried out, so what counts is whether the guest runs.
+      if ((await this.#state()) === 'running') break;
+      await this.#context.clock.sleep(retryMs);
+    }
+    const at = await resumed;
+    await this.#arrived(withFaults, at ?? (await this.#whenRunning()));
   }
 
-  /** When the guest's RESUME comes. Subscribed before `cont` is sent. */
-  async #resumed(): Promise<number> {
+  /** When the guest's RESUME comes; undefined when it was not seen. Subscribed before `cont` is sent. Never rejects. */
+  async #resumed(): Promise<number | undefined> {
     const over = new AbortController();
     const timer = this.#context.clock.setTimeout(() => over.abort(), resumeTimeoutMs);
     try {
       for await (const event of this.#guest.events(over.signal)) if (event.kind === 'resumed') return event.at;
+    } catch (error) {
+      this.#bug(error, 'the events of the guest broke off');
     } finally {
       timer.cancel();
     }
-    if ((await this.#guest.state()) === 'running') return this.#context.clock.now();
+    return undefined;
+  }
+
+  async #whenRunning(): Promise<number> {
+    if ((await this.#state()) === 'running') return this.#context.clock.now();
     throw new Error(`${this.job.vmName} did not resume within ${resumeTimeoutMs} ms`);
+  }
+
+  /** Asked until it answers: a main loop may hang on a missing page. @throws when the guest is gone */
+  async #state(): Promise<GuestState> {
+    for (;;) {
+      try {
+        return await this.#guest.state();
+      } catch (error) {
+        if (!this.#guests.running.has(this.vm)) throw error;
+        this.#context.log.debug({ migration: this.job.migration, error: messageOf(error) }, 'no state');
+        await this.#context.clock.sleep(retryMs);
+      }
+    }
   }
 
   async #arrived(withFaults: boolean, at: number): Promise<void> {
     this.#fact({ kind: 'resumed', withFaults }, at);
     if (!withFaults) return this.#settle();
     // The agent may have been away when the last page came.
-    if ((await this.#guest.transfer.numbers()).state.kind === 'completed')
-      await this.#allArrived(this.#context.clock.now());
+    const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
+    if (numbers?.state.kind === 'completed') this.#noteAllArrived(this.#context.clock.now());
   }
 
   #noteAllArrived(at: number): void {
-    this.#arriving ??= this.#allArrived(at).catch((error: unknown) =>
-      this.#context.log.error(
-        { migration: this.job.migration, error: messageOf(error) },
-        'the end of post-copy was not noted',
-      ),
-    );
+    if (this.#allNoted) return;
+    this.#allNoted = true;
+    void this.#allArrived(at).catch((error: unknown) => this.#bug(error, 'the end of post-copy was not noted'));
   }
 
   async #allArrived(at: number): Promise<void> {
     await this.#continuing; // it may have completed before the guest's RESUME was seen
-    const { faultBlockedMs } = await this.#guest.transfer.numbers();
-    this.#fact({ kind: 'measured', measures: { faultBlockedMs } });
+    const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
+    if (numbers) this.#fact({ kind: 'measured', measures: { faultBlockedMs: numbers.faultBlockedMs } });
     this.#fact({ kind: 'all-pages-arrived' }, at);
     this.#settle();
   }
@@ -195,13 +267,14 @@ export class Incoming {
   async #gone(): Promise<void> {
     const gone = await this.#guest.gone;
     const part = this.#guests.part(this.vm);
-    if (!('job' in part) || part.job.migration !== this.job.migration) return;
+    if (!this.#isOurs()) return;
+    const say = (kind: 'target-failed' | 'target-lost') => () => {
+      if (!this.#closing) this.#fact({ kind, failure: this.#died(gone.words) });
+    };
     if (part.kind === 'receiving') {
-      await this.#guests.leave(this.vm, { kind: 'gone-unrun', job: this.job });
-      if (!this.#closing) this.#fact({ kind: 'target-failed', failure: this.#died(gone.words) });
+      await this.#guests.leave(this.vm, { kind: 'gone-unrun', job: this.job }, say('target-failed'));
     } else if (part.kind === 'continuing') {
-      await this.#guests.leave(this.vm);
-      if (!this.#closing) this.#fact({ kind: 'target-lost', failure: this.#died(gone.words) });
+      await this.#guests.leave(this.vm, { kind: 'none' }, say('target-lost'));
     }
   }
 
@@ -217,6 +290,10 @@ export class Incoming {
         : 'Look at the target host, then try again.',
       ...(words ? { detail: words } : {}),
     };
+  }
+
+  #bug(error: unknown, what: string): void {
+    this.#context.log.error({ migration: this.job.migration, error: messageOf(error) }, what);
   }
 
   #fact(fact: FactBody, at = this.#context.clock.now()): void {

@@ -41,7 +41,8 @@ export type Part =
   /** This host will never run this guest again: the target may have been told to. */
   | { readonly kind: 'handed-over'; readonly job: MoveJob; readonly targetPeer: Endpoint; readonly at: number }
   | { readonly kind: 'powering-off'; readonly job: MoveJob }
-  | { readonly kind: 'receiving'; readonly job: MoveJob }
+  /** `endpoint` is there when somebody may have been told of it. */
+  | { readonly kind: 'receiving'; readonly job: MoveJob; readonly endpoint?: Endpoint }
   /** `cont` may have been sent. */
   | { readonly kind: 'continuing'; readonly job: MoveJob; readonly withFaults: boolean }
   | { readonly kind: 'gone-unrun'; readonly job: MoveJob };

@@ -10,10 +10,12 @@ import type { AgentContext } from './context.ts';
 import { failureOf, pressPowerButton, type Guests } from './guests.ts';
 import type { GoReceiver, GoResult } from './handover.ts';
 import { Incoming } from './incoming.ts';
-import type { AgentEntry, VmEntry } from './journal.ts';
-import { Outgoing, rollBack } from './outgoing.ts';
+import type { AgentEntry, Part, VmEntry } from './journal.ts';
+import { Outgoing } from './outgoing.ts';
+import { rollBack } from './roll-back.ts';
 
 const ordersPerVm = 100;
+const rememberedAtMost = 1000;
 
 /** May this order be carried out? Pure. @returns why not, or null */
 export function refuses(order: Order, agent: AgentEntry, entry: VmEntry | undefined, now: number): string | null {
@@ -35,44 +37,60 @@ export class Orders implements GoReceiver {
   readonly #outgoing = new Map<MigrationId, Outgoing>();
   /** Cancelled before they began: a `send` that comes late does nothing. */
   readonly #cancelled = new Set<MigrationId>();
+  /** Closed, perhaps before they began: a `receive` that comes late does nothing. */
+  readonly #closed = new Set<MigrationId>();
+  /** Those whose guest runs here now. */
+  readonly #arrived = new Set<MigrationId>();
 
   constructor(context: AgentContext, guests: Guests) {
     this.#context = context;
     this.#guests = guests;
   }
 
-  /** After adoption: takes up what was going on, guests that are paused first. */
-  async resume(): Promise<void> {
-    const { journal, facts, clock } = this.#context;
-    const entries = journal.vms().toSorted((a, b) => urgency(a) - urgency(b));
-    for (const { vm, part } of entries) {
-      const guest = this.#guests.running.get(vm);
-      if (part.kind === 'receiving' || part.kind === 'continuing') {
-        if (guest) this.#keepIncoming(await Incoming.resume(this.#context, this.#guests, guest, part.job));
-        else {
-          const ran = part.kind === 'continuing';
-          await this.#guests.leave(vm, ran ? { kind: 'none' } : { kind: 'gone-unrun', job: part.job });
-          const failure = goneFailure(part.job.vmName, this.#context.hostName, 'target-died');
-          facts.migration({
-            migration: part.job.migration,
-            at: clock.now(),
-            kind: ran ? 'target-lost' : 'target-failed',
-            failure,
-          });
-        }
-      } else if (part.kind === 'sending' || part.kind === 'handed-over') {
+  /** After adoption: takes up what was going on, guests that are paused first. One that fails does not stop the others. */
+  resume(): void {
+    const entries = this.#context.journal.vms().toSorted((a, b) => urgency(a) - urgency(b));
+    for (const entry of entries) {
+      void this.#queue
+        .run(entry.vm, () => this.#resumeOne(entry))
+        .catch((error: unknown) => this.#bug(error, `resume ${entry.part.kind}`));
+    }
+  }
+
+  async #resumeOne({ vm, part }: VmEntry): Promise<void> {
+    const { facts, clock, hostName } = this.#context;
+    if (!('job' in part)) return;
+    const { job } = part;
+    const base = { migration: job.migration, at: clock.now() };
+    const guest = this.#guests.running.get(vm);
+    switch (part.kind) {
+      case 'gone-unrun':
+        return;
+      case 'powering-off':
+        this.#inBackground(`${vm}/power-off`, 'power-off', () => this.#powerOff(vm, job));
+        return;
+      case 'receiving':
+      case 'continuing': {
+        if (guest) return this.#keepIncoming(Incoming.resume(this.#context, this.#guests, guest, job));
+        const ran = part.kind === 'continuing';
+        const failure = goneFailure(job.vmName, hostName, 'target-died');
+        return this.#guests.leave(vm, ran ? { kind: 'none' } : { kind: 'gone-unrun', job }, () =>
+          facts.migration({ ...base, kind: ran ? 'target-lost' : 'target-failed', failure }),
+        );
+      }
+      case 'sending':
+      case 'handed-over': {
         if (guest) {
           const endpoint = part.kind === 'sending' ? part.endpoint : { address: '', port: 0 };
-          this.#keepOutgoing(Outgoing.resume(this.#context, this.#guests, guest, part.job, endpoint, part.targetPeer));
-        } else {
-          await this.#guests.leave(vm);
-          const failure = goneFailure(part.job.vmName, this.#context.hostName, 'source-died');
-          facts.migration({ migration: part.job.migration, at: clock.now(), kind: 'source-lost', failure });
+          this.#keepOutgoing(Outgoing.resume(this.#context, this.#guests, guest, job, endpoint, part.targetPeer));
+          return;
         }
-      } else if (part.kind === 'powering-off') {
-        void this.#queue
-          .run(vm, () => this.#powerOff(vm, part.job))
-          .catch((error: unknown) => this.#bug(error, 'power-off'));
+        const failure = goneFailure(job.vmName, hostName, 'source-died');
+        return this.#guests.leave(vm, { kind: 'none' }, () => {
+          // The target has it all: whoever knows that must say so, or nobody lets the guest run.
+          if (part.kind === 'handed-over') facts.migration({ ...base, at: part.at, kind: 'handed-over' });
+          facts.migration({ ...base, kind: 'source-lost', failure });
+        });
       }
     }
   }
@@ -86,17 +104,28 @@ export class Orders implements GoReceiver {
       return refusal;
     }
     if (order.term > journal.agent.newestTerm) journal.setAgent({ newestTerm: order.term });
-    // A guest that takes a minute to shut down must not hold up the order that switches it off.
-    const key = order.kind === 'stop' ? `${order.vm}/stop` : order.vm;
-    void this.#queue.run(key, () => this.#carryOut(order)).catch((error: unknown) => this.#bug(error, order.kind));
+    this.#inBackground(queueOf(order), order.kind, () => this.#carryOut(order));
     return null;
+  }
+
+  #inBackground(queue: string, what: string, run: () => Promise<void>): void {
+    void this.#queue.run(queue, run).catch((error: unknown) => this.#bug(error, what));
   }
 
   async go(migration: MigrationId): Promise<GoResult> {
     const incoming = this.#incoming.get(migration);
     if (incoming) return incoming.go();
+    if (this.#arrived.has(migration)) return 'continued';
     const entry = this.#context.journal.vms().find(({ part }) => 'job' in part && part.job.migration === migration);
-    return entry?.part.kind === 'gone-unrun' ? 'gone-unrun' : 'unknown';
+    switch (entry?.part.kind) {
+      case 'gone-unrun':
+        return 'gone-unrun';
+      case 'receiving':
+      case 'continuing':
+        return 'not-ready'; // this agent has only just begun, and has not taken it up yet
+      default:
+        return 'unknown';
+    }
   }
 
   async #carryOut(order: Order): Promise<void> {
@@ -117,7 +146,9 @@ export class Orders implements GoReceiver {
         this.#guests.setPart(vm, this.#guests.part(vm), { generation });
         return;
       case 'discard':
-        return this.#guests.destroy(vm);
+        await this.#guests.destroy(vm);
+        if (this.#guests.part(vm).kind === 'handed-over') await this.#guests.leave(vm);
+        return;
       case 'remove':
         await this.#guests.destroy(vm);
         if (order.disks === 'delete') await this.#context.disks.remove(order.provision);
@@ -168,11 +199,28 @@ export class Orders implements GoReceiver {
 
   async #receive(order: Extract<Order, { kind: 'receive' }>): Promise<void> {
     const { vm, generation, job } = order;
-    if (this.#incoming.has(job.migration)) return;
+    const { facts, clock, hostName } = this.#context;
+    const known = this.#incoming.get(job.migration);
+    if (known) return known.sayListening();
     const part = this.#guests.part(vm);
-    if ('job' in part && part.job.migration === job.migration) return; // it came and went already
-    // What an earlier move left here is outdated: this order is newer.
-    if (this.#guests.running.has(vm)) await this.#guests.destroy(vm);
+    const ours = 'job' in part && part.job.migration === job.migration;
+    if (ours && part.kind !== 'gone-unrun') return; // it is here, and may run
+    const guest = this.#guests.running.get(vm);
+    if (ours || this.#closed.has(job.migration) || (guest && mayRun(part))) {
+      const failure: Failure = {
+        code: 'target-did-not-start',
+        message: guest
+          ? `${job.vmName} runs on ${hostName} already; nothing was received.`
+          : `The copy of ${job.vmName} on ${hostName} was closed before.`,
+        hint: 'See where the VM runs (drover vm show), then try again.',
+      };
+      return facts.migration({ migration: job.migration, at: clock.now(), kind: 'target-failed', failure });
+    }
+    // What an earlier move left here never ran, or never will again: this order is newer.
+    if (guest) {
+      await this.#guests.destroy(vm);
+      await this.#guests.leave(vm);
+    }
     const incoming = await Incoming.begin(this.#context, this.#guests, vm, generation, job);
     if (incoming) this.#keepIncoming(incoming);
   }
@@ -185,11 +233,20 @@ export class Orders implements GoReceiver {
     const guest = this.#guests.running.get(vm);
     const part = this.#guests.part(vm);
     if ('job' in part && part.job.migration === job.migration) return;
+    if (guest && part.kind !== 'runs') {
+      const failure: Failure = {
+        code: 'source-refused',
+        message: `${job.vmName} is ${part.kind} on ${this.#context.hostName}: it cannot be sent now.`,
+        hint: 'Wait for what it does now, then try again.',
+      };
+      facts.migration({ migration: job.migration, at, kind: 'source-running', failure });
+      return;
+    }
     if (this.#cancelled.has(job.migration)) {
       facts.migration({ migration: job.migration, at, kind: 'source-running', failure: null });
       return;
     }
-    if (!guest || part.kind !== 'runs') {
+    if (!guest) {
       const failure = goneFailure(job.vmName, this.#context.hostName, 'source-died');
       facts.migration({ migration: job.migration, at, kind: 'source-lost', failure });
       return;
@@ -200,7 +257,7 @@ export class Orders implements GoReceiver {
   }
 
   async #cancel(migration: MigrationId): Promise<void> {
-    this.#cancelled.add(migration);
+    remember(this.#cancelled, migration);
     const outgoing = this.#outgoing.get(migration);
     if (outgoing) return outgoing.cancel();
     const sending = this.#context.journal.vms().some(({ part }) => 'job' in part && part.job.migration === migration);
@@ -217,31 +274,47 @@ export class Orders implements GoReceiver {
     const guest = this.#guests.running.get(vm);
     const part = this.#guests.part(vm);
     if (guest && part.kind === 'handed-over' && part.job.migration === migration) {
+      await this.#outgoing.get(migration)?.abandon();
       await rollBack(this.#context, this.#guests, guest, part.job);
     }
   }
 
-  /** The guest runs elsewhere for good: what is left of it here goes. Never a guest that runs here. */
+  /** The guest runs elsewhere for good: what is left of it here goes. Never a guest that may still run here. */
   async #release(vm: VmId, migration: MigrationId): Promise<void> {
     const part = this.#guests.part(vm);
     const ours = 'job' in part && part.job.migration === migration;
+    if (ours && part.kind === 'sending' && !part.switched) {
+      this.#context.log.error({ migration, vm }, 'not released: the guest runs here and is only being sent');
+      return;
+    }
     if (ours && (part.kind === 'handed-over' || part.kind === 'sending')) {
+      // It may still be asking a target that does not answer.
+      await this.#outgoing.get(migration)?.abandon();
       await this.#guests.destroy(vm);
-      await this.#outgoing.get(migration)?.over;
       await this.#guests.leave(vm);
     }
     this.#context.facts.migration({ migration, at: this.#context.clock.now(), kind: 'released' });
   }
 
   async #close(vm: VmId, migration: MigrationId, evenIfItRan: boolean): Promise<void> {
+    remember(this.#closed, migration);
     const incoming = this.#incoming.get(migration);
     const part = this.#guests.part(vm);
-    if (incoming && 'job' in part && part.job.migration === migration) {
+    const ours = 'job' in part && part.job.migration === migration;
+    const say = () => this.#context.facts.migration({ migration, at: this.#context.clock.now(), kind: 'closed' });
+    const refuse = (refusal: string) => this.#context.log.error({ migration, refusal }, 'the copy was not closed');
+    if (incoming && ours) {
       const refusal = await incoming.close(evenIfItRan);
-      if (refusal !== null) this.#context.log.error({ migration, refusal }, 'the copy was not closed');
+      if (refusal !== null) refuse(refusal);
       return;
     }
-    this.#context.facts.migration({ migration, at: this.#context.clock.now(), kind: 'closed' });
+    // `closed` lets the source run the guest again: never said of one that runs here, or may.
+    const arrived = this.#arrived.has(migration) && this.#guests.running.has(vm) && part.kind === 'runs';
+    if (arrived || (ours && part.kind === 'continuing')) {
+      if (!evenIfItRan) return refuse('the guest runs here');
+      await this.#guests.destroy(vm);
+    }
+    say();
   }
 
   async #powerOff(vm: VmId, job: Extract<Order, { kind: 'power-off' }>['job']): Promise<void> {
@@ -250,19 +323,22 @@ export class Orders implements GoReceiver {
     const guest = this.#guests.running.get(vm);
     const fact = (kind: 'sending' | 'powered-off') => facts.migration({ migration, at: clock.now(), kind });
     const before = this.#guests.part(vm);
-    if (before.kind !== 'runs' && before.kind !== 'powering-off') return fact('powered-off');
+    if (before.kind !== 'runs' && before.kind !== 'powering-off') {
+      if (guest) throw new Error(`${job.vmName} is ${before.kind} here: it cannot be shut down for a cold move`);
+      return fact('powered-off');
+    }
     this.#guests.setPart(vm, { kind: 'powering-off', job });
     fact('sending');
     if (guest) {
       const obeyed = await pressPowerButton(guest, policy.shutdownTimeoutMs, this.#context);
       if (!obeyed && !policy.forceOff) {
-        this.#guests.settle(vm);
         const failure: Failure = {
           code: 'shutdown-ignored',
           message: `${job.vmName} did not shut down within ${Math.round(policy.shutdownTimeoutMs / 1000)} s; it runs on at ${hostName}.`,
           hint: 'Shut it down from inside, or use --force-off to switch it off.',
         };
         facts.migration({ migration, at: clock.now(), kind: 'source-running', failure });
+        this.#guests.settle(vm);
         return;
       }
       if (!obeyed) await guest.destroy();
@@ -286,9 +362,13 @@ export class Orders implements GoReceiver {
 
   #keepIncoming(incoming: Incoming): void {
     this.#incoming.set(incoming.job.migration, incoming);
+    const { migration } = incoming.job;
     void incoming.over
       .catch((error: unknown) => this.#bug(error, 'receive'))
-      .finally(() => this.#incoming.delete(incoming.job.migration));
+      .finally(() => {
+        if (this.#guests.part(incoming.vm).kind === 'runs') remember(this.#arrived, migration);
+        this.#incoming.delete(migration);
+      });
   }
 
   #keepOutgoing(outgoing: Outgoing): void {
@@ -300,6 +380,26 @@ export class Orders implements GoReceiver {
 
   #bug(error: unknown, order: string): void {
     this.#context.log.error({ error, order, words: messageOf(error) }, 'an order was not carried out');
+  }
+}
+
+/** Each VM's orders one after another, but a guest that takes a minute to shut down holds up nothing else. */
+function queueOf(order: Order): string {
+  if (order.kind === 'stop') return `${order.vm}/${order.force ? 'switch-off' : 'stop'}`;
+  return order.kind === 'power-off' ? `${order.vm}/power-off` : order.vm;
+}
+
+/** Does a guest in this part run here, or may it yet? */
+function mayRun(part: Part): boolean {
+  return part.kind !== 'none' && part.kind !== 'receiving' && part.kind !== 'gone-unrun' && part.kind !== 'handed-over';
+}
+
+/** The newest thousand: what came before is long over. */
+function remember(set: Set<MigrationId>, migration: MigrationId): void {
+  set.add(migration);
+  for (const oldest of set) {
+    if (set.size <= rememberedAtMost) return;
+    set.delete(oldest);
   }
 }
 

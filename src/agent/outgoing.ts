@@ -8,24 +8,22 @@
  *
  * The journal holds the job and its policy, so a restarted agent takes the move up where QEMU is by then.
  */
-import type { Guest, GuestEvent, TransferNumbers, TransferOptions } from '../hypervisor/hypervisor.ts';
+import type { Guest, GuestEvent, GuestState, TransferNumbers } from '../hypervisor/hypervisor.ts';
 import { messageOf, type Failure } from '../model/failure.ts';
 import type { Endpoint } from '../model/host.ts';
 import type { VmId } from '../model/ids.ts';
 import type { Round } from '../model/migration.ts';
 import { pageBytes } from '../model/units.ts';
-import {
-  dirtyBytesPerSecond,
-  firstDowntimeLimitMs,
-  steer,
-  switchesAtOnce,
-  unlimitedDowntimeMs,
-} from '../migration/steer.ts';
+import { steer, switchesAtOnce, unlimitedDowntimeMs } from '../migration/steer.ts';
 import type { MoveJob } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
 import type { Guests } from './guests.ts';
 import { TargetLink } from './handover.ts';
 import type { FactBody } from './incoming.ts';
+import * as failures from './move-failures.ts';
+import { rollBack } from './roll-back.ts';
+import { sampleOf } from './sample-of.ts';
+import { transferOptions } from './transfer-options.ts';
 
 const sampleEveryMs = 500;
 /** A silent cut gives no event: this long without a byte while there is something to send means that the link is gone. */
@@ -34,32 +32,6 @@ const stallMs = 10_000;
 const hangMs = 4000;
 /** A round shorter than this says little about bandwidth. */
 const shortRoundMs = 100;
-
-export function transferOptions(job: MoveJob): TransferOptions {
-  const { policy } = job;
-  return {
-    postCopy: job.postCopy,
-    parallelStreams: policy.parallelStreams,
-    compression: policy.compression,
-    autoConverge: policy.autoConverge,
-    maxBandwidthBytesPerSecond: policy.maxBandwidthBytesPerSecond,
-    downtimeLimitMs: Math.min(firstDowntimeLimitMs, policy.maxDowntimeMs),
-  };
-}
-
-/** Goes on here after all. Only with the proof that the target's copy is gone and never ran. */
-export async function rollBack(context: AgentContext, guests: Guests, guest: Guest, job: MoveJob): Promise<void> {
-  const part = guests.part(guest.key.vm);
-  if (part.kind !== 'handed-over' || part.job.migration !== job.migration) return;
-  await guest.continue();
-  guests.settle(guest.key.vm);
-  const failure: Failure = {
-    code: 'target-died',
-    message: `The copy of ${job.vmName} on the target was gone before it ran; the guest went on at the source.`,
-    hint: 'Look at the target host, then try again.',
-  };
-  context.facts.migration({ migration: job.migration, at: context.clock.now(), kind: 'source-running', failure });
-}
 
 export class Outgoing {
   readonly job: MoveJob;
@@ -81,7 +53,12 @@ export class Outgoing {
   #stoppedAt: number | undefined;
   #giveUp: Failure | undefined;
   #cancelAsked = false;
-  #progress = { sentBytes: -1, at: 0 };
+  /** `transfer.start` was called: there is something to cancel. */
+  #began = false;
+  /** Since when nothing was sent, by the monotonic clock. */
+  #quietSince: number;
+  #linkIsDown = false;
+  #linkLostInSilence = false;
   #last: { numbers: TransferNumbers; at: number } | undefined;
   #highestThrottle = 0;
   readonly over: Promise<void>;
@@ -102,6 +79,7 @@ export class Outgoing {
     this.vm = guest.key.vm;
     this.#endpoint = endpoint;
     this.#targetPeer = targetPeer;
+    this.#quietSince = context.clock.monotonic();
     const part = guests.part(this.vm);
     this.#switched = part.kind === 'sending' && part.switched;
     this.#downtimeLimitMs = transferOptions(job).downtimeLimitMs;
@@ -141,55 +119,138 @@ export class Outgoing {
   async cancel(): Promise<void> {
     if (this.#switched || this.#stoppedAt !== undefined) return;
     this.#cancelAsked = true;
-    await this.#guest.transfer.cancel().catch((error: unknown) => {
-      this.#context.log.warn({ migration: this.job.migration, error: messageOf(error) }, 'cancel was not taken');
-    });
+    if (this.#began) await this.#cancelTransfer();
+  }
+
+  /** The server has decided without this side: no more asking of the target. Resolves when nothing is under way here. */
+  async abandon(): Promise<void> {
+    this.#stop.abort();
+    await this.over.catch(() => {}); // whoever keeps this move has logged it
+  }
+
+  /** Asked again at each sample until the transfer has ended. */
+  async #cancelTransfer(): Promise<void> {
+    await this.#attempt('cancel', () => this.#guest.transfer.cancel());
+  }
+
+  /**
+   * A command that QEMU refuses or does not answer must not end the watch over a guest that is on its way: what was
+   * wanted is tried again, or QEMU's next event tells what became of it.
+   */
+  async #attempt(what: string, run: () => Promise<void>): Promise<boolean> {
+    try {
+      await run();
+      return true;
+    } catch (error) {
+      this.#context.log.warn({ migration: this.job.migration, what, error: messageOf(error) }, 'not done');
+      return false;
+    }
   }
 
   async #run(start: boolean): Promise<void> {
     const unbound = this.#context.network.boundSendQueue();
     const events = this.#guest.events(this.#stop.signal)[Symbol.asyncIterator]();
     try {
-      if (!(await this.#link.ensureOpen()) && start) {
-        return this.#staysHere({
-          code: 'target-unreachable',
-          message: `The agent of the target cannot be reached at ${this.#targetPeer.address}:${this.#targetPeer.port}.`,
-          hint: 'Check that agent and the network between the hosts, then try again.',
-        });
-      }
-      if (start) await this.#guest.transfer.start(this.#endpoint, transferOptions(this.job));
-      else if (await this.#catchUp()) return;
-      await this.#follow(events);
+      const reachable = await this.#link.ensureOpen();
+      const goesOn = start ? await this.#start(reachable) : await this.#settleByState();
+      if (goesOn) await this.#follow(events);
     } catch (error) {
-      if (!start && this.#guests.part(this.vm).kind !== 'sending') throw error;
-      await this.#refused(error);
+      if (!this.#stop.signal.aborted) throw error;
     } finally {
       unbound();
-      await events.return?.();
+      this.#stop.abort(); // ends `events` too, also while a read of it is waiting
     }
   }
 
-  /** What QEMU did while no agent listened. @returns true when the move is over */
+  /** @returns whether there is a transfer to follow */
+  async #start(targetIsReachable: boolean): Promise<boolean> {
+    if (this.#cancelAsked) {
+      this.#staysHere(null);
+      return false;
+    }
+    if (!targetIsReachable) {
+      this.#staysHere(failures.targetUnreachable(this.#targetPeer));
+      return false;
+    }
+    try {
+      this.#began = true;
+      await this.#guest.transfer.start(this.#endpoint, transferOptions(this.job));
+    } catch (error) {
+      const refused = failures.sourceRefused(this.job.vmName, this.#context.hostName, messageOf(error));
+      // An order without an answer may have been taken all the same.
+      if ((await this.#state()) === 'running') {
+        await this.#ended(refused);
+        return false;
+      }
+      this.#giveUp = refused;
+      await this.#cancelTransfer();
+    }
+    // It was cancelled before there was anything to cancel.
+    if (this.#cancelAsked) await this.#cancelTransfer();
+    return true;
+  }
+
+  /** Asked until it answers, or the guest is gone (then its events end too). */
+  async #state(): Promise<GuestState | 'gone'> {
+    for (;;) {
+      try {
+        return await this.#guest.state();
+      } catch (error) {
+        if (this.#guests.running.get(this.vm) !== this.#guest) return 'gone';
+        this.#context.log.debug({ migration: this.job.migration, error: messageOf(error) }, 'no state');
+        await this.#context.clock.sleep(sampleEveryMs, this.#stop.signal);
+      }
+    }
+  }
+
+  /** An event that could not be dealt with. After the last one, QEMU's state decides. @returns true when over */
+  async #missed(event: GuestEvent, error: unknown): Promise<boolean> {
+    if (this.#stop.signal.aborted) return true; // abandoned
+    this.#context.log.error({ migration: this.job.migration, event, error: messageOf(error) }, 'an event was missed');
+    if (event.kind !== 'transfer' || !/^(completed|cancelled|failed)$/.test(event.state.kind)) return false;
+    return !(await this.#settleByState());
+  }
+
+  /** As #catchUp, until it succeeds: nobody else watches over this guest. */
+  async #settleByState(): Promise<boolean> {
+    for (;;) {
+      try {
+        return await this.#catchUp();
+      } catch (error) {
+        this.#stop.signal.throwIfAborted();
+        this.#context.log.error({ migration: this.job.migration, error: messageOf(error) }, 'not settled yet');
+        await this.#context.clock.sleep(sampleEveryMs, this.#stop.signal);
+      }
+    }
+  }
+
+  /** What QEMU did while no agent listened. @returns whether there is a transfer to follow */
   async #catchUp(): Promise<boolean> {
     const part = this.#guests.part(this.vm);
+    this.#began = true;
+    this.#sendingSince ||= this.job.startedAt;
     if (part.kind === 'handed-over') {
+      this.#fact({ kind: 'sending' });
+      this.#fact({ kind: 'handed-over' }, part.at); // perhaps it was never said
       await this.#sayGo(part.at);
-      return true;
+      return false;
     }
-    const state = await this.#guest.state();
-    this.#sendingSince = this.job.startedAt;
+    const state = await this.#state();
     switch (state) {
+      case 'gone':
+        await this.#sourceGone();
+        return false;
       case 'sent':
         this.#fact({ kind: 'sending' });
         await this.#completed(this.#context.clock.now());
-        return true;
+        return false;
       case 'running':
       case 'paused': {
-        const numbers = await this.#guest.transfer.numbers();
-        const words = numbers.state.kind === 'failed' ? numbers.state.words : '';
+        const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
+        const words = numbers?.state.kind === 'failed' ? numbers.state.words : '';
         if (state === 'paused') await this.#guest.continue();
-        await this.#ended(numbers.state.kind === 'cancelled' ? null : this.#failed(words));
-        return true;
+        await this.#ended(numbers?.state.kind === 'cancelled' ? null : failures.brokeOff(this.job.vmName, words));
+        return false;
       }
       case 'sending-post-copy':
       case 'broken-post-copy':
@@ -197,28 +258,40 @@ export class Outgoing {
         this.#fact({ kind: 'sending' });
         this.#fact({ kind: 'stopped', for: 'post-copy' });
         this.#fact({ kind: 'state-transferred' });
-        if (state === 'broken-post-copy') this.#fact({ kind: 'link-lost' });
-        return false;
+        if (state === 'broken-post-copy') this.#linkIsLost(this.#context.clock.now());
+        return true;
       default:
         this.#fact({ kind: 'sending' });
-        return false;
+        return true;
     }
   }
 
+  /** Events in their order; samples beside them, so that a question QEMU does not answer delays no event. */
   async #follow(events: AsyncIterator<GuestEvent>): Promise<void> {
-    const { clock } = this.#context;
-    let next = events.next();
-    let tick = clock.sleep(sampleEveryMs).then(() => 'tick' as const);
+    const { signal } = this.#stop;
+    const sampling = this.#sampleUntil(signal);
     for (;;) {
-      const first = await Promise.race([next, tick]);
-      if (first === 'tick') {
-        await this.#sample();
-        tick = clock.sleep(sampleEveryMs).then(() => 'tick' as const);
-        continue;
+      const next = await events.next();
+      if (signal.aborted) break;
+      if (next.done) {
+        await this.#sourceGone();
+        break;
       }
-      if (first.done) return this.#sourceGone();
-      next = events.next();
-      if (await this.#onEvent(first.value)) return;
+      if (await this.#onEvent(next.value).catch((error: unknown) => this.#missed(next.value, error))) break;
+    }
+    this.#stop.abort();
+    await sampling;
+  }
+
+  async #sampleUntil(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await this.#context.clock.sleep(sampleEveryMs, signal);
+        await this.#sample();
+      } catch (error) {
+        if (!signal.aborted)
+          this.#context.log.warn({ migration: this.job.migration, error: messageOf(error) }, 'sample');
+      }
     }
   }
 
@@ -226,17 +299,17 @@ export class Outgoing {
   async #onEvent(event: GuestEvent): Promise<boolean> {
     switch (event.kind) {
       case 'round':
-        if (!this.#switched) await this.#boundary(event.round, event.at);
+        if (!this.#switched) await this.#attempt('boundary', () => this.#boundary(event.round, event.at));
+        else if (!this.#inPostCopy) await this.#attempt('switch', () => this.#guest.transfer.switchToPostCopy());
         return false;
       case 'stopped':
         this.#stoppedAt = event.at;
+        this.#quietSince = this.#context.clock.monotonic();
         if (!this.#switched) this.#fact({ kind: 'stopped', for: 'stop-and-copy' }, event.at);
         return false;
       case 'transfer':
         return this.#onTransfer(event.state.kind, event.at);
-      case 'resumed':
-      case 'powered-off':
-      case 'panicked':
+      default:
         return false;
     }
   }
@@ -257,13 +330,12 @@ export class Outgoing {
           this.#inPostCopy = true;
           this.#fact({ kind: 'stopped', for: 'post-copy' }, this.#stoppedAt ?? at);
           this.#fact({ kind: 'state-transferred' }, at);
-          await this.#sample();
         } else {
-          this.#fact({ kind: 'link-restored' }, at);
+          this.#linkIsBack(at);
         }
         return false;
       case 'post-copy-broken':
-        this.#fact({ kind: 'link-lost' }, at);
+        this.#linkIsLost(at);
         return false;
       case 'completed':
         await this.#completed(at);
@@ -277,8 +349,11 @@ export class Outgoing {
           await this.#ended(null);
           return true;
         }
-        const numbers = await this.#guest.transfer.numbers();
-        await this.#ended(this.#giveUp ?? this.#failed(numbers.state.kind === 'failed' ? numbers.state.words : ''));
+        const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
+        await this.#ended(
+          this.#giveUp ??
+            failures.brokeOff(this.job.vmName, numbers?.state.kind === 'failed' ? numbers.state.words : ''),
+        );
         return true;
       }
       default:
@@ -329,35 +404,32 @@ export class Outgoing {
         return this.#switchToPostCopy(this.#rounds.at(-1)?.round ?? 1, action.because);
       case 'give-up':
         this.#giveUp = action.failure;
-        return transfer.cancel();
+        return this.#cancelTransfer();
     }
   }
 
   async #switchToPostCopy(round: number, because: string): Promise<void> {
     // Never without the target's agent there: it must see the switch and let the guest run.
-    if (this.#switched || !this.#link.isOpen) return;
+    if (this.#switched || this.#cancelAsked || this.#giveUp || !this.#link.isOpen) return;
     const part = this.#guests.part(this.vm);
     if (part.kind !== 'sending') return;
     this.#switched = true;
     this.#guests.setPart(this.vm, { ...part, switched: true });
     this.#fact({ kind: 'switching', round, because });
-    await this.#guest.transfer.switchToPostCopy();
+    await this.#attempt('switch', () => this.#guest.transfer.switchToPostCopy());
   }
 
   /** Twice a second: progress for those who watch, and the only way to notice a link that died in silence. */
   async #sample(): Promise<void> {
     const { clock } = this.#context;
-    const paused = this.#stoppedAt !== undefined && !this.#inPostCopy;
     let numbers: TransferNumbers;
     try {
       numbers = await this.#guest.transfer.numbers();
     } catch (error) {
-      // While the guest is paused QEMU's main loop waits for the network; too long, and the connection must be cut.
-      if (paused && clock.now() - (this.#stoppedAt ?? 0) > this.#allowedPauseMs()) {
-        this.#giveUp = this.#linkLost('while the guest was paused');
-        await this.#guest.transfer.cutConnection();
-      }
       this.#context.log.debug({ migration: this.job.migration, error: messageOf(error) }, 'no sample');
+      // While the guest is paused QEMU's main loop waits for the network; too long, and the connection must be cut.
+      if (this.#isPaused && this.#quietMs() > hangMs + this.#longestUnseenMs())
+        await this.#cut('while the guest was paused');
       return;
     }
     const now = clock.now();
@@ -365,72 +437,118 @@ export class Outgoing {
     if (this.#inPostCopy && numbers.state.kind === 'post-copy') this.#fact({ kind: 'pre-paging' });
     const before = this.#last;
     this.#last = { numbers, at: now };
-    this.#publish(numbers, before, now);
-    if (numbers.sentBytes !== this.#progress.sentBytes) this.#progress = { sentBytes: numbers.sentBytes, at: now };
-    else if (now - this.#progress.at > stallMs && numbers.remainingBytes > 0) await this.#stalled(numbers);
+    this.#context.sample(
+      sampleOf(this.job.migration, numbers, {
+        at: now,
+        before,
+        phase: this.#inPostCopy ? 'pre-paging' : this.#isPaused ? 'stop-and-copy' : 'warming-up',
+        round: this.#roundBegan?.round ?? 1,
+        lastRound: this.#rounds.at(-1),
+        downtimeLimitMs: this.#downtimeLimitMs,
+      }),
+    );
+    if (numbers.sentBytes !== before?.numbers.sentBytes) {
+      this.#quietSince = clock.monotonic();
+      if (this.#linkLostInSilence && numbers.state.kind === 'post-copy') this.#linkIsBack(now);
+    } else {
+      await this.#quiet(numbers, now);
+    }
+    const ending = numbers.state.kind === 'sending' && !this.#isPaused && !this.#switched;
+    if (ending && (this.#cancelAsked || this.#giveUp)) await this.#cancelTransfer();
   }
 
-  #publish(numbers: TransferNumbers, before: { numbers: TransferNumbers; at: number } | undefined, now: number): void {
-    const seconds = before ? Math.max(0.05, (now - before.at) / 1000) : 1;
-    const last = this.#rounds.at(-1);
-    const phase = this.#inPostCopy ? 'pre-paging' : this.#stoppedAt !== undefined ? 'stop-and-copy' : 'warming-up';
-    this.#context.sample({
-      migration: this.job.migration,
-      at: now,
-      phase,
-      round: this.#roundBegan?.round ?? 1,
-      totalBytes: numbers.totalBytes,
-      remainingBytes: numbers.remainingBytes,
-      sentBytes: numbers.sentBytes,
-      bandwidthBytesPerSecond: before ? Math.max(0, (numbers.sentBytes - before.numbers.sentBytes) / seconds) : 0,
-      dirtyBytesPerSecond: last && last.round > 1 ? dirtyBytesPerSecond(last) : numbers.dirtyPagesPerSecond * pageBytes,
-      downtimeLimitMs: this.#downtimeLimitMs,
-      faults: numbers.faults,
-      throttlePercent: numbers.throttlePercent,
-    });
+  get #isPaused(): boolean {
+    return this.#stoppedAt !== undefined && !this.#inPostCopy;
   }
 
-  async #stalled(numbers: TransferNumbers): Promise<void> {
-    if (numbers.state.kind === 'sending' && this.#stoppedAt === undefined && !this.#giveUp) {
-      this.#giveUp = this.#linkLost('in warm-up');
-      await this.#guest.transfer.cancel();
-    } else if (numbers.state.kind === 'post-copy') {
-      this.#fact({ kind: 'link-lost' });
+  #quietMs(): number {
+    return this.#context.clock.monotonic() - this.#quietSince;
+  }
+
+  /** Nothing was sent since the last sample. */
+  async #quiet(numbers: TransferNumbers, now: number): Promise<void> {
+    const quietMs = this.#quietMs();
+    if (this.#isPaused) {
+      if (quietMs > hangMs) await this.#cut('while the guest was paused');
+    } else if (quietMs > stallMs && numbers.remainingBytes > 0) {
+      if (numbers.state.kind === 'post-copy') {
+        this.#linkLostInSilence = true;
+        this.#linkIsLost(now);
+      } else if (numbers.state.kind === 'sending' && this.#switched) {
+        // The switch was ordered and may come at any moment: a cancel would be wrong then, a cut never is.
+        await this.#cut('before the switch to post-copy');
+      } else if (numbers.state.kind === 'sending') {
+        this.#giveUp ??= failures.linkLost(this.#context.hostName, 'in warm-up'); // cancelled below, and again until it has ended
+      }
     }
   }
 
-  #allowedPauseMs(): number {
+  /** The transfer fails, or breaks off where it is in post-copy; in both cases QEMU says so. */
+  async #cut(when: string): Promise<void> {
+    this.#giveUp ??= failures.linkLost(this.#context.hostName, when);
+    await this.#attempt('cut', () => this.#guest.transfer.cutConnection());
+  }
+
+  #linkIsLost(at: number): void {
+    if (!this.#linkIsDown) this.#fact({ kind: 'link-lost' }, at);
+    this.#linkIsDown = true;
+  }
+  #linkIsBack(at: number): void {
+    if (this.#linkIsDown) this.#fact({ kind: 'link-restored' }, at);
+    this.#linkIsDown = false;
+    this.#linkLostInSilence = false;
+  }
+
+  /** While QEMU answers nothing: how long what was left at the last answer may take, three times over. */
+  #longestUnseenMs(): number {
     const left = this.#last?.numbers.remainingBytes ?? 0;
     const bandwidth = this.#rounds.at(-1)?.bandwidthBytesPerSecond ?? 1_000_000;
-    return hangMs + (3 * left * 1000) / Math.max(1, bandwidth);
+    return (3 * left * 1000) / Math.max(1, bandwidth);
   }
 
   async #completed(at: number): Promise<void> {
     const { clock } = this.#context;
     if (this.#inPostCopy) {
+      this.#handOver(at);
       this.#fact({ kind: 'handed-over' }, at);
-      this.#guests.setPart(this.vm, { kind: 'handed-over', job: this.job, targetPeer: this.#targetPeer, at });
       return this.#measured();
     }
     // A switch that was asked for and not needed: QEMU ended it as a stop-and-copy.
     if (this.#stoppedAt !== undefined) this.#fact({ kind: 'stopped', for: 'stop-and-copy' }, this.#stoppedAt);
-    // Told to switch, QEMU may find so little left that it completes without post-copy.
-    if (this.#stoppedAt !== undefined) this.#fact({ kind: 'stopped', for: 'stop-and-copy' }, this.#stoppedAt);
-    // Nobody can let the guest run over there: as long as `go` was never said, running on here is safe.
-    if (!this.#link.isOpen && !(await this.#link.ensureOpen(500))) {
-      await this.#guest.continue();
-      return this.#ended({
-        code: 'target-unreachable',
-        message: `The agent of the target was gone when ${this.job.vmName} was to be handed over; the guest went on here.`,
-        hint: 'Check the target host, then try again.',
-      });
+    // As long as `go` was never said nobody lets the guest run over there, and running on here is safe. Not so where a
+    // switch was ordered and its events were missed: then it may have been let run by the switch itself.
+    const mayGoOnHere = !this.#switched || this.#stoppedAt !== undefined;
+    if (mayGoOnHere && !(await this.#link.ensureOpen(500))) return this.#goOnHere();
+    try {
+      this.#handOver(at);
+    } catch (error) {
+      this.#context.log.error(
+        { migration: this.job.migration, error: messageOf(error) },
+        'the journal cannot be written',
+      );
+      if (mayGoOnHere) return this.#goOnHere();
+      throw error;
     }
-    this.#guests.setPart(this.vm, { kind: 'handed-over', job: this.job, targetPeer: this.#targetPeer, at });
     const said = this.#sayGo(at);
     this.#fact({ kind: 'handed-over' }, at);
+    said.catch(() => {}); // heard below: the numbers must be had before the guest is released
     await this.#measured();
     await said;
     this.#context.log.info({ migration: this.job.migration, ms: Math.round(clock.now() - at) }, 'handed over');
+  }
+
+  #handOver(at: number): void {
+    this.#guests.setPart(this.vm, { kind: 'handed-over', job: this.job, targetPeer: this.#targetPeer, at });
+  }
+
+  async #goOnHere(): Promise<void> {
+    while (!(await this.#attempt('continue', () => this.#guest.continue()))) {
+      const state = await this.#state();
+      if (state === 'gone') return this.#sourceGone();
+      if (state === 'running') break;
+      await this.#context.clock.sleep(sampleEveryMs, this.#stop.signal);
+    }
+    return this.#ended(failures.notHandedOver(this.job.vmName));
   }
 
   async #sayGo(handedOverAt: number): Promise<void> {
@@ -440,7 +558,8 @@ export class Outgoing {
   }
 
   async #measured(): Promise<void> {
-    const numbers = await this.#guest.transfer.numbers();
+    const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
+    if (!numbers) return;
     this.#fact({
       kind: 'measured',
       measures: {
@@ -454,72 +573,29 @@ export class Outgoing {
 
   /** The guest runs here and this move is over. */
   async #ended(failure: Failure | null): Promise<void> {
-    const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
-    if (numbers)
-      this.#fact({ kind: 'measured', measures: { bytes: numbers.sentBytes, throttlePercent: this.#highestThrottle } });
+    const bytes = (await this.#guest.transfer.numbers().catch(() => undefined))?.sentBytes ?? null;
+    this.#fact({ kind: 'measured', measures: { bytes, throttlePercent: this.#highestThrottle } });
     this.#staysHere(failure);
   }
 
   #staysHere(failure: Failure | null): void {
-    this.#guests.settle(this.vm);
+    // Said before it is journaled: a fact may come twice after a crash, but must come.
     this.#fact({ kind: 'source-running', failure });
-  }
-
-  /** QEMU would not even start, or a command failed half-way. */
-  async #refused(error: unknown): Promise<void> {
-    const state = await this.#guest.state().catch(() => undefined);
-    if (state === undefined) return this.#sourceGone();
-    if (state !== 'running') throw error;
-    await this.#ended({
-      code: 'source-refused',
-      message: `QEMU on ${this.#context.hostName} would not send ${this.job.vmName}.`,
-      hint: 'The detail is what QEMU said. The guest runs on.',
-      detail: messageOf(error),
-    });
+    this.#guests.settle(this.vm);
   }
 
   async #sourceGone(): Promise<void> {
     const gone = await this.#guest.gone;
-    const part = this.#guests.part(this.vm);
-    if (part.kind !== 'sending') return; // handed over, or ended by an order
-    const poweredOff = gone.how === 'powered-off';
-    await this.#guests.leave(this.vm);
-    this.#fact({
-      kind: 'source-lost',
-      failure: {
-        code: poweredOff ? 'guest-powered-off' : 'source-died',
-        message: poweredOff
-          ? `${this.job.vmName} shut itself down while it was moved.`
-          : `QEMU of ${this.job.vmName} on ${this.#context.hostName} ended while it was moved.`,
-        hint: `Start it again: drover vm start ${this.job.vmName}`,
-        ...(gone.words ? { detail: gone.words } : {}),
-      },
-    });
-  }
-
-  #failed(words: string): Failure {
-    return {
-      code: /failed to connect|no route|unreachable|refused/i.test(words) ? 'target-unreachable' : 'target-died',
-      message: `The transfer of ${this.job.vmName} broke off${words ? `: ${words}` : ''}.`,
-      hint: 'The guest runs on at the source. Look at the target host, then try again.',
-    };
-  }
-
-  #linkLost(when: string): Failure {
-    return {
-      code: 'link-lost',
-      message: `The migration link from ${this.#context.hostName} carried nothing more ${when}.`,
-      hint: 'The guest runs on at the source. Check the migration network, then try again.',
-    };
+    if (this.#guests.part(this.vm).kind !== 'sending') return; // handed over, or ended by an order
+    const failure = failures.sourceGone(this.job.vmName, this.#context.hostName, gone);
+    await this.#guests.leave(this.vm, { kind: 'none' }, () => this.#fact({ kind: 'source-lost', failure }));
   }
 
   readonly #said = new Set<string>();
   /** Facts that hold once are said once. */
   #fact(fact: FactBody, at = this.#context.clock.now()): void {
-    const repeats =
-      fact.kind === 'round' || fact.kind === 'measured' || fact.kind === 'link-lost' || fact.kind === 'link-restored';
-    if (!repeats && this.#said.has(fact.kind)) return;
-    this.#said.add(fact.kind);
+    if (!/^(round|measured|link-)/.test(fact.kind) && this.#said.has(fact.kind)) return;
     this.#context.facts.migration({ migration: this.job.migration, at, ...fact });
+    this.#said.add(fact.kind);
   }
 }

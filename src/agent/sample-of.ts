@@ -1,0 +1,41 @@
+/** A running transfer's numbers as a sample for those who watch. */
+import type { TransferNumbers } from '../hypervisor/hypervisor.ts';
+import { dirtyBytesPerSecond } from '../migration/steer.ts';
+import type { MigrationId } from '../model/ids.ts';
+import type { MigrationSample, PhaseName, Round } from '../model/migration.ts';
+import { pageBytes } from '../model/units.ts';
+
+export interface SampleSurroundings {
+  readonly at: number;
+  /** The sample before this one: what was sent since gives the bandwidth. */
+  readonly before: { readonly numbers: TransferNumbers; readonly at: number } | undefined;
+  readonly phase: PhaseName;
+  readonly round: number;
+  readonly lastRound: Round | undefined;
+  readonly downtimeLimitMs: number;
+}
+
+export function sampleOf(
+  migration: MigrationId,
+  numbers: TransferNumbers,
+  around: SampleSurroundings,
+): MigrationSample {
+  const { at, before, phase, round, lastRound, downtimeLimitMs } = around;
+  const seconds = before ? Math.max(0.05, (at - before.at) / 1000) : 1;
+  return {
+    migration,
+    at,
+    phase,
+    round,
+    totalBytes: numbers.totalBytes,
+    remainingBytes: numbers.remainingBytes,
+    sentBytes: numbers.sentBytes,
+    bandwidthBytesPerSecond: before ? Math.max(0, (numbers.sentBytes - before.numbers.sentBytes) / seconds) : 0,
+    // The first round's dirty pages were collected over all of it, and say little.
+    dirtyBytesPerSecond:
+      lastRound && lastRound.round > 1 ? dirtyBytesPerSecond(lastRound) : numbers.dirtyPagesPerSecond * pageBytes,
+    downtimeLimitMs,
+    faults: numbers.faults,
+    throttlePercent: numbers.throttlePercent,
+  };
+}
