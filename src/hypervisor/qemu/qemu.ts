@@ -23,6 +23,8 @@ import type { QmpEvent } from './qmp-events.ts';
 
 const startTimeoutMs = 15_000;
 const quitTimeoutMs = 3000;
+/** For each of its two monitors. */
+const adoptTimeoutMs = 5000;
 
 export interface QemuOptions {
   readonly qemu: QemuInstallation;
@@ -90,7 +92,7 @@ class QemuHypervisor implements Hypervisor {
   /** A guest whose monitor does not answer is not a guest that is gone: better no agent than one that says so. */
   async #adoptOne(file: processes.FoundProcess): Promise<Guest | undefined> {
     const files = processes.filesOf(this.#options.runDir, this.#options.logDir, file.key);
-    const connect = (path: string) => connectQmp({ path, timeoutMs: startTimeoutMs });
+    const connect = (path: string) => connectQmp({ path, timeoutMs: adoptTimeoutMs });
     try {
       return new QemuGuest(file, files, await connect(files.qmp));
     } catch {

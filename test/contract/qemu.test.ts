@@ -1,0 +1,201 @@
+// The hypervisor interface over a real QEMU 10, on loopback, without network and without a guest system: the machine's
+// firmware runs, which is enough to be stopped, sent, received and continued. Left out, with the reason, where there is no such QEMU.
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Guest, GuestEvent, Hypervisor, TransferOptions } from '../../src/hypervisor/hypervisor.ts';
+import { locateQemu } from '../../src/hypervisor/qemu/locate.ts';
+import { openQemu } from '../../src/hypervisor/qemu/qemu.ts';
+import { isAlive } from '../../src/hypervisor/qemu/process.ts';
+import type { VmId } from '../../src/model/ids.ts';
+import type { VmSpec } from '../../src/model/vm.ts';
+
+const qemu = await locateQemu({ env: process.env, repoRoot: join(import.meta.dirname, '..', '..') });
+const leftOut = !qemu.ok ? qemu.reason : qemu.version.major < 10 ? 'it is older than 10: unsafe without KVM' : null;
+if (leftOut !== null) console.log(`real QEMU is left out: ${leftOut}`);
+
+const vm = 'vm_contract' as VmId;
+const spec: VmSpec = {
+  cpus: 1,
+  memoryMiB: 64,
+  machine: 'pc-q35-7.2',
+  cpuModel: 'qemu64-v1',
+  boot: { kind: 'disk' },
+  disks: [],
+  nics: [],
+};
+const preCopy: TransferOptions = {
+  postCopy: false,
+  parallelStreams: 0,
+  compression: 'none',
+  autoConverge: false,
+  maxBandwidthBytesPerSecond: null,
+  downtimeLimitMs: 300,
+};
+const postCopy: TransferOptions = { ...preCopy, postCopy: true };
+
+let dir: string;
+let source: Hypervisor;
+let target: Hypervisor;
+let guests: Guest[];
+const open = (host: string) => {
+  if (!qemu.ok) throw new Error('no QEMU');
+  return openQemu({ qemu, accel: 'tcg', runDir: join(dir, host, 'run'), logDir: join(dir, host, 'log') });
+};
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'drover-qemu-'));
+  guests = [];
+  if (leftOut !== null) return;
+  source = open('a');
+  target = open('b');
+});
+afterEach(async () => {
+  for (const guest of guests) await guest.destroy();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+const kept = <G extends Guest>(guest: G): G => {
+  guests.push(guest);
+  return guest;
+};
+const options = (generation: number, wanted = spec) => ({
+  key: { vm, generation },
+  name: 'web1',
+  running: source.freeze(wanted),
+  local: { taps: [], pools: {} },
+});
+const launch = async () => kept(await source.launch(options(1)));
+const receive = async (transfer: TransferOptions, wanted = spec) => {
+  const { guest, endpoint } = await target.receive(options(2, wanted), transfer, '127.0.0.1');
+  return { copy: kept(guest), endpoint };
+};
+
+/** Subscribes now; resolves at the first event that matches. */
+function event(guest: Guest, matches: (event: GuestEvent) => boolean): Promise<GuestEvent> {
+  const events = guest.events(AbortSignal.timeout(30_000));
+  return (async () => {
+    for await (const each of events) if (matches(each)) return each;
+    throw new Error('the events ended before the one that was waited for');
+  })();
+}
+const transferIs = (guest: Guest, kind: string) =>
+  event(guest, (each) => each.kind === 'transfer' && each.state.kind === kind);
+
+describe.skipIf(leftOut !== null)('a guest on a real QEMU', () => {
+  test('runs from its launch to its end, and leaves no process, socket or directory', async () => {
+    const guest = await launch();
+    expect(await guest.state()).toBe('running');
+    await guest.destroy();
+    expect((await guest.gone).how).toBe('destroyed');
+    expect(isAlive(guest.pid)).toBe(false);
+    expect(readdirSync(join(dir, 'a', 'run'))).toEqual([]);
+  });
+
+  test('is found again by an agent that began anew, also without its file', async () => {
+    const guest = await launch();
+    const key = join(dir, 'a', 'run', `${vm}.1`);
+    rmSync(join(key, 'guest.json'));
+    // The first monitor is still held by the agent that was: the second one serves.
+    const [found] = await open('a').adopt();
+    expect(found?.key).toEqual({ vm, generation: 1 });
+    expect(found?.pid).toBe(guest.pid);
+    expect(found?.running.spec.memoryMiB).toBe(64);
+    expect(await found?.state()).toBe('running');
+    expect(existsSync(join(key, 'qmp.sock'))).toBe(true);
+  });
+
+  test('subscribed to and not read yet, misses no event', async () => {
+    const guest = await launch();
+    const { endpoint } = await receive(preCopy);
+    const events = guest.events(AbortSignal.timeout(30_000));
+    await guest.transfer.start(endpoint, preCopy);
+    while ((await guest.state()) !== 'sent') continue;
+    const states: string[] = [];
+    for await (const each of events) {
+      if (each.kind === 'transfer') states.push(each.state.kind);
+      if (states.at(-1) === 'completed') break;
+    }
+    expect(states[0]).toBe('preparing');
+    expect(states).toContain('sending');
+  });
+
+  test('sent by pre-copy waits on the target until it is continued, once', async () => {
+    const guest = await launch();
+    const { copy, endpoint } = await receive(preCopy);
+    expect(await copy.state()).toBe('incoming');
+    const sent = transferIs(guest, 'completed');
+    const loaded = transferIs(copy, 'completed');
+    await guest.transfer.start(endpoint, preCopy);
+    await Promise.all([sent, loaded]);
+    expect(await guest.state()).toBe('sent');
+    expect(await copy.state()).toBe('loaded');
+    const resumed = event(copy, (each) => each.kind === 'resumed');
+    await copy.continue();
+    await resumed;
+    expect(await copy.state()).toBe('running');
+    expect(await guest.state()).toBe('sent');
+  });
+
+  test('sent by post-copy runs on the target after one cont, and never again at the source', async () => {
+    const guest = await launch();
+    const { copy, endpoint } = await receive(postCopy);
+    const sending = transferIs(guest, 'sending');
+    const slow = { ...postCopy, maxBandwidthBytesPerSecond: 200_000 };
+    const switched = transferIs(copy, 'post-copy');
+    await guest.transfer.start(endpoint, slow);
+    await sending;
+    await guest.transfer.switchToPostCopy();
+    await switched;
+    expect(await copy.state()).toBe('switched');
+    expect(await guest.state()).toBe('sending-post-copy');
+    await expect(guest.transfer.cancel()).rejects.toThrow('post-copy has started');
+    const resumed = event(copy, (each) => each.kind === 'resumed');
+    await copy.continue();
+    await resumed;
+    expect(await copy.state()).toBe('running');
+  });
+
+  test('whose transfer is cancelled runs on at the source', async () => {
+    const guest = await launch();
+    const { endpoint } = await receive(preCopy);
+    const sending = transferIs(guest, 'sending');
+    const cancelled = transferIs(guest, 'cancelled');
+    await guest.transfer.start(endpoint, { ...preCopy, maxBandwidthBytesPerSecond: 100_000, downtimeLimitMs: 1 });
+    await sending;
+    await guest.transfer.cancel();
+    await cancelled;
+    expect(await guest.state()).toBe('running');
+  });
+
+  test('runs on at the source when the copy on the target is killed', async () => {
+    const guest = await launch();
+    const { copy, endpoint } = await receive(preCopy);
+    const sending = transferIs(guest, 'sending');
+    const failed = transferIs(guest, 'failed');
+    await guest.transfer.start(endpoint, { ...preCopy, maxBandwidthBytesPerSecond: 100_000, downtimeLimitMs: 1 });
+    await sending;
+    process.kill(copy.pid, 'SIGKILL');
+    await failed;
+    expect((await copy.gone).how).toBe('died');
+    expect(await guest.state()).toBe('running');
+  });
+
+  test('is refused by a copy of another shape, says why, and runs on at the source', async () => {
+    const guest = await launch();
+    const { copy, endpoint } = await receive(preCopy, { ...spec, memoryMiB: 96 });
+    const failed = transferIs(guest, 'failed');
+    await guest.transfer.start(endpoint, preCopy);
+    await failed;
+    expect((await copy.gone).words).toMatch(/mismatch|Size|load/i);
+    expect(await guest.state()).toBe('running');
+  });
+
+  test('that cannot start says what QEMU said, and leaves nothing', async () => {
+    await expect(source.launch(options(1, { ...spec, machine: 'pc-of-nobody' }))).rejects.toMatchObject({
+      failure: { code: 'guest-start-failed', detail: expect.stringContaining('unsupported machine type') },
+    });
+    expect(readdirSync(join(dir, 'a', 'run'))).toEqual([]);
+    expect(readFileSync(join(dir, 'a', 'log', `${vm}.1.log`), 'utf8')).not.toBe('');
+  });
+});
