@@ -460,7 +460,6 @@ export class Outgoing {
   get #isPaused(): boolean {
     return this.#stoppedAt !== undefined && !this.#inPostCopy;
   }
-
   #quietMs(): number {
     return this.#context.clock.monotonic() - this.#quietSince;
   }
@@ -591,8 +590,7 @@ export class Outgoing {
     await this.#guests.leave(this.vm, { kind: 'none' }, () => this.#fact({ kind: 'source-lost', failure }));
   }
 
-  readonly #said = new Set<string>();
-  /** Facts that hold once are said once. */
+  readonly #said = new Set<string>(); // facts that hold once are said once
   #fact(fact: FactBody, at = this.#context.clock.now()): void {
     if (!/^(round|measured|link-)/.test(fact.kind) && this.#said.has(fact.kind)) return;
     this.#context.facts.migration({ migration: this.job.migration, at, ...fact });
