@@ -12,8 +12,6 @@ import type { Guest, GuestEvent, GuestState, TransferNumbers } from '../hypervis
 import { messageOf, type Failure } from '../model/failure.ts';
 import type { Endpoint } from '../model/host.ts';
 import type { VmId } from '../model/ids.ts';
-import type { Round } from '../model/migration.ts';
-import { pageBytes } from '../model/units.ts';
 import { steer, switchesAtOnce, unlimitedDowntimeMs } from '../migration/steer.ts';
 import type { MoveJob } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
@@ -22,6 +20,7 @@ import { TargetLink } from './handover.ts';
 import type { FactBody } from './incoming.ts';
 import * as failures from './move-failures.ts';
 import { rollBack } from './roll-back.ts';
+import { Rounds } from './rounds.ts';
 import { sampleOf } from './sample-of.ts';
 import { transferOptions } from './transfer-options.ts';
 
@@ -30,8 +29,6 @@ const sampleEveryMs = 500;
 const stallMs = 10_000;
 /** How long QEMU's main loop may be held up by the network while the guest is paused, beyond what the data needs. */
 const hangMs = 4000;
-/** A round shorter than this says little about bandwidth. */
-const shortRoundMs = 100;
 
 export class Outgoing {
   readonly job: MoveJob;
@@ -43,9 +40,8 @@ export class Outgoing {
   readonly #endpoint: Endpoint;
   readonly #targetPeer: Endpoint;
   readonly #stop = new AbortController();
-  readonly #rounds: Round[] = [];
+  readonly #rounds = new Rounds();
   #sendingSince = 0;
-  #roundBegan: { round: number; at: number; sentBytes: number } | undefined;
   #downtimeLimitMs: number;
   /** The point of no return of a post-copy was journaled. */
   #switched: boolean;
@@ -299,7 +295,9 @@ export class Outgoing {
   async #onEvent(event: GuestEvent): Promise<boolean> {
     switch (event.kind) {
       case 'round':
-        if (!this.#switched) await this.#attempt('boundary', () => this.#boundary(event.round, event.at));
+        // The last one comes while the guest is paused: nothing that may still be asked of QEMU holds up the handover.
+        if (this.#isPaused) void this.#attempt('boundary', () => this.#boundary(event.round, event.at));
+        else if (!this.#switched) await this.#attempt('boundary', () => this.#boundary(event.round, event.at));
         else if (!this.#inPostCopy) await this.#attempt('switch', () => this.#guest.transfer.switchToPostCopy());
         return false;
       case 'stopped':
@@ -319,7 +317,7 @@ export class Outgoing {
       case 'sending':
         if (this.#sendingSince === 0) {
           this.#sendingSince = at;
-          this.#roundBegan ??= { round: 1, at, sentBytes: 0 };
+          this.#rounds.first(at);
           this.#fact({ kind: 'sending' }, at);
           this.#fact({ kind: 'measured', measures: { firstPageMs: Math.max(0, at - this.job.startedAt) } });
           if (switchesAtOnce(this.job.technique)) await this.#switchToPostCopy(1, 'post-copy was asked for');
@@ -363,30 +361,16 @@ export class Outgoing {
 
   /** A round has ended and another begins: measure it, then decide. */
   async #boundary(begins: number, at: number): Promise<void> {
-    const numbers = await this.#guest.transfer.numbers();
-    const began = this.#roundBegan;
-    this.#roundBegan = { round: begins, at, sentBytes: numbers.sentBytes };
-    if (!began || begins <= 1 || began.round !== begins - 1) return;
-    const durationMs = Math.max(1, at - began.at);
-    const bytes = Math.max(0, numbers.sentBytes - began.sentBytes);
-    const measured = (bytes * 1000) / durationMs;
-    const round: Round = {
-      round: began.round,
-      durationMs,
-      bytes,
-      dirtyPages: Math.round(numbers.remainingBytes / pageBytes),
-      bandwidthBytesPerSecond:
-        durationMs >= shortRoundMs ? measured : (this.#rounds.at(-1)?.bandwidthBytesPerSecond ?? measured),
-    };
-    this.#rounds.push(round);
+    const round = this.#rounds.next(begins, at, await this.#guest.transfer.numbers());
+    if (!round) return;
     this.#fact({ kind: 'round', round }, at);
-    await this.#act();
+    if (!this.#isPaused) await this.#act();
   }
 
   async #act(): Promise<void> {
     const { transfer } = this.#guest;
     const action = steer(this.job.technique, this.job.policy, {
-      rounds: this.#rounds,
+      rounds: this.#rounds.ended,
       downtimeLimitMs: this.#downtimeLimitMs,
       elapsedMs: this.#context.clock.now() - this.#sendingSince,
       postCopyPossible: this.job.postCopy,
@@ -401,7 +385,7 @@ export class Outgoing {
         this.#downtimeLimitMs = unlimitedDowntimeMs;
         return transfer.limitDowntime(unlimitedDowntimeMs);
       case 'switch-to-post-copy':
-        return this.#switchToPostCopy(this.#rounds.at(-1)?.round ?? 1, action.because);
+        return this.#switchToPostCopy(this.#rounds.last?.round ?? 1, action.because);
       case 'give-up':
         this.#giveUp = action.failure;
         return this.#cancelTransfer();
@@ -442,8 +426,9 @@ export class Outgoing {
         at: now,
         before,
         phase: this.#inPostCopy ? 'pre-paging' : this.#isPaused ? 'stop-and-copy' : 'warming-up',
-        round: this.#roundBegan?.round ?? 1,
-        lastRound: this.#rounds.at(-1),
+        round: this.#rounds.current,
+        lastRound: this.#rounds.last,
+        sendingSince: this.#sendingSince,
         downtimeLimitMs: this.#downtimeLimitMs,
       }),
     );
@@ -453,13 +438,15 @@ export class Outgoing {
     } else {
       await this.#quiet(numbers, now);
     }
-    const ending = numbers.state.kind === 'sending' && !this.#isPaused && !this.#switched;
-    if (ending && (this.#cancelAsked || this.#giveUp)) await this.#cancelTransfer();
+    if (numbers.state.kind !== 'sending' || this.#isPaused || this.#switched) return;
+    if (this.#cancelAsked || this.#giveUp) await this.#cancelTransfer();
+    else if (now - this.#sendingSince >= (this.job.policy.deadlineMs ?? Infinity)) await this.#act();
   }
 
   get #isPaused(): boolean {
     return this.#stoppedAt !== undefined && !this.#inPostCopy;
   }
+
   #quietMs(): number {
     return this.#context.clock.monotonic() - this.#quietSince;
   }
@@ -492,6 +479,7 @@ export class Outgoing {
     if (!this.#linkIsDown) this.#fact({ kind: 'link-lost' }, at);
     this.#linkIsDown = true;
   }
+
   #linkIsBack(at: number): void {
     if (this.#linkIsDown) this.#fact({ kind: 'link-restored' }, at);
     this.#linkIsDown = false;
@@ -501,7 +489,7 @@ export class Outgoing {
   /** While QEMU answers nothing: how long what was left at the last answer may take, three times over. */
   #longestUnseenMs(): number {
     const left = this.#last?.numbers.remainingBytes ?? 0;
-    const bandwidth = this.#rounds.at(-1)?.bandwidthBytesPerSecond ?? 1_000_000;
+    const bandwidth = this.#rounds.last?.bandwidthBytesPerSecond ?? 1_000_000;
     return (3 * left * 1000) / Math.max(1, bandwidth);
   }
 
@@ -572,7 +560,8 @@ export class Outgoing {
 
   /** The guest runs here and this move is over. */
   async #ended(failure: Failure | null): Promise<void> {
-    const bytes = (await this.#guest.transfer.numbers().catch(() => undefined))?.sentBytes ?? null;
+    const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
+    const bytes = numbers?.sentBytes || (this.#last?.numbers.sentBytes ?? null); // after a cancel QEMU has forgotten
     this.#fact({ kind: 'measured', measures: { bytes, throttlePercent: this.#highestThrottle } });
     this.#staysHere(failure);
   }

@@ -12,6 +12,7 @@ export interface SampleSurroundings {
   readonly phase: PhaseName;
   readonly round: number;
   readonly lastRound: Round | undefined;
+  readonly sendingSince: number;
   readonly downtimeLimitMs: number;
 }
 
@@ -20,8 +21,8 @@ export function sampleOf(
   numbers: TransferNumbers,
   around: SampleSurroundings,
 ): MigrationSample {
-  const { at, before, phase, round, lastRound, downtimeLimitMs } = around;
-  const seconds = before ? Math.max(0.05, (at - before.at) / 1000) : 1;
+  const { at, before, phase, round, lastRound, sendingSince, downtimeLimitMs } = around;
+  const seconds = Math.max(0.05, (at - (before?.at ?? sendingSince)) / 1000);
   return {
     migration,
     at,
@@ -30,7 +31,7 @@ export function sampleOf(
     totalBytes: numbers.totalBytes,
     remainingBytes: numbers.remainingBytes,
     sentBytes: numbers.sentBytes,
-    bandwidthBytesPerSecond: before ? Math.max(0, (numbers.sentBytes - before.numbers.sentBytes) / seconds) : 0,
+    bandwidthBytesPerSecond: Math.max(0, (numbers.sentBytes - (before?.numbers.sentBytes ?? 0)) / seconds),
     // The first round's dirty pages were collected over all of it, and say little.
     dirtyBytesPerSecond:
       lastRound && lastRound.round > 1 ? dirtyBytesPerSecond(lastRound) : numbers.dirtyPagesPerSecond * pageBytes,

@@ -19,7 +19,7 @@ const patience = (policy: Policy) => (policy.autoConverge ? 12 : 3);
 const writesTooFast = 0.8;
 
 export interface Telemetry {
-  /** Rounds that have ended, oldest first, at least one. */
+  /** Rounds that have ended, oldest first; none only where the deadline passes in the first. */
   readonly rounds: readonly Round[];
   readonly downtimeLimitMs: number;
   readonly elapsedMs: number;
@@ -38,16 +38,17 @@ export function switchesAtOnce(technique: Technique): boolean {
   return technique === 'post-copy';
 }
 
-/** The decision at the boundary that ended the last of `telemetry.rounds`. */
+/** The decision at the boundary that ended the last of `telemetry.rounds`, or when the deadline passes inside a round. */
 export function steer(technique: Technique, policy: Policy, telemetry: Telemetry): Action {
   const { rounds } = telemetry;
   const last = rounds.at(-1);
-  if (!last) return { do: 'go-on' };
-  if (technique === 'hybrid' && telemetry.postCopyPossible) {
+  if (last && technique === 'hybrid' && telemetry.postCopyPossible) {
     return { do: 'switch-to-post-copy', because: 'hybrid: one whole round was sent' };
   }
+  // The one decision that does not wait for a boundary: a round may take longer than the deadline.
   if (policy.deadlineMs !== null && telemetry.elapsedMs >= policy.deadlineMs)
     return stop(policy, 'deadline', telemetry);
+  if (!last) return { do: 'go-on' };
   if (rounds.length < 2) return { do: 'go-on' };
 
   const verdict = judge(rounds, patience(policy));
@@ -124,7 +125,7 @@ function stop(policy: Policy, verdict: 'deadline' | 'too-fast' | 'stalled', tele
 
 function explain(policy: Policy, verdict: 'deadline' | 'too-fast' | 'stalled', telemetry: Telemetry): string {
   const last = telemetry.rounds.at(-1);
-  if (!last) return 'no round has ended';
+  if (!last) return `${formatMs(telemetry.elapsedMs)} have passed and the first round has not ended`;
   const rates = `the guest writes ${formatBytesPerSecond(dirtyBytesPerSecond(last))}, the link carries ${formatBytesPerSecond(last.bandwidthBytesPerSecond)}`;
   switch (verdict) {
     case 'too-fast':

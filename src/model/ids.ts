@@ -9,7 +9,6 @@ type Branded<Name extends string> = string & { readonly [brand]: Name };
 export type HostId = Branded<'host'>;
 export type VmId = Branded<'vm'>;
 export type MigrationId = Branded<'migration'>;
-export type OrderId = Branded<'order'>;
 
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'; // Crockford's base32, in sorting order
 
