@@ -124,6 +124,15 @@ describe('the deadline', () => {
     });
   });
 
+  test('holds in the first round, too, which a slow link may make longer than any deadline', () => {
+    const asked = policy({ deadlineMs: 10_000 }, 'pre-copy');
+    expect(steer('pre-copy', asked, at([], { elapsedMs: 9_999 })).do).toBe('go-on');
+    expect(steer('pre-copy', asked, at([], { elapsedMs: 10_500 }))).toMatchObject({
+      do: 'give-up',
+      failure: { code: 'deadline-passed' },
+    });
+  });
+
   test('switches or pauses where the policy prefers that to failing', () => {
     const late = at(roundsOf(1, idle), { elapsedMs: 60_000 });
     expect(steer('auto', policy({ deadlineMs: 10_000 }), late).do).toBe('switch-to-post-copy');
