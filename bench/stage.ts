@@ -4,7 +4,7 @@ import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { detectAccel, locateQemu, type QemuInstallation } from '../src/hypervisor/qemu/locate.ts';
 import { down, keepLogs } from '../src/lab/down.ts';
-import { labsDirectory, readState, repository } from '../src/lab/state.ts';
+import { directoriesOf, labsDirectory, readState, repository } from '../src/lab/state.ts';
 import { statusOf } from '../src/lab/status.ts';
 import { up, type Lab } from '../src/lab/up.ts';
 import { UserError } from '../src/model/failure.ts';
@@ -38,7 +38,7 @@ export async function onStage<T>(options: StageOptions, play: (stage: Stage) => 
   if (!qemu.ok) throw new UserError('unavailable', `There is no QEMU to use: ${qemu.reason}.`, 'Run: npm run setup');
   let good = false;
   try {
-    const lab = await keepingCliWhereItWas(() => up({ name, hosts: 2, linkSpeed: '1gbit', say, signal }));
+    const lab = await keepingCliWhereItWas(name, () => up({ name, hosts: 2, linkSpeed: '1gbit', say, signal }));
     const result = await play({ lab, qemu, say, signal });
     good = true;
     return result;
@@ -49,14 +49,16 @@ export async function onStage<T>(options: StageOptions, play: (stage: Stage) => 
 }
 
 /** The benchmark's lab is nobody's to type at: the command line goes on talking to the one it talked to. */
-async function keepingCliWhereItWas<T>(fn: () => Promise<T>): Promise<T> {
+async function keepingCliWhereItWas<T>(name: string, fn: () => Promise<T>): Promise<T> {
   const current = join(labsDirectory, 'current.json');
   const before = existsSync(current) ? readFileSync(current) : undefined;
   try {
     return await fn();
   } finally {
-    if (before) writeFileSync(current, before);
-    else rmSync(current, { force: true });
+    // Another lab may have come up meanwhile: only what points at ours is taken back.
+    const pointsAtUs = existsSync(current) && readFileSync(current, 'utf8').includes(directoriesOf(name).token);
+    if (pointsAtUs && before) writeFileSync(current, before);
+    else if (pointsAtUs) rmSync(current, { force: true });
   }
 }
 
