@@ -67,6 +67,8 @@ export class FakeHost {
   #listener: Listener | undefined;
   #orderNumber = 0;
 
+  #life = { isOver: false };
+
   constructor(name: string, clock: Clock = systemClock) {
     this.#name = name;
     this.#clock = clock;
@@ -76,7 +78,10 @@ export class FakeHost {
   /** Begins, or begins again after `crash`: what was in memory is gone, the journal and the guests are not. */
   async begin(): Promise<this> {
     const journal = openJournal(this.#dir);
+    const life = { isOver: false };
+    this.#life = life;
     this.facts = openFacts(this.#dir, journal);
+    const { facts } = this;
     this.facts.onFact(({ fact: { fact } }) => {
       this.told.push(fact);
       for (const wake of this.#waiting) wake();
@@ -86,7 +91,12 @@ export class FakeHost {
       hostName: this.#name,
       hypervisor: this.hypervisor,
       journal,
-      facts: this.facts,
+      // One that is dead says nothing, also when a timer of its life fires.
+      facts: {
+        ...facts,
+        migration: (fact) => (life.isOver ? undefined : facts.migration(fact)),
+        guest: (fact) => (life.isOver ? undefined : facts.guest(fact)),
+      },
       network: {
         attach: async (of, nics) => {
           const taps = nics.map((_, index) => `${of}/${index}`);
@@ -115,6 +125,7 @@ export class FakeHost {
 
   /** As kill -9 would: nothing more is heard or said by the one that was. */
   async crash(): Promise<void> {
+    this.#life.isOver = true;
     this.facts.onFact(() => {});
     await this.#listener?.close();
     // The old objects stay in memory, but not one of their guests answers them any more.
@@ -172,6 +183,7 @@ export class FakeHost {
   }
 
   async end(): Promise<void> {
+    this.#life.isOver = true;
     for (const guest of this.hypervisor.guests) guest.end('destroyed');
     await this.#listener?.close();
     rmSync(this.#dir, { recursive: true, force: true });

@@ -29,6 +29,13 @@ export interface Network {
   restoreSendQueue(): void;
 }
 
+/** Several changes by one process: a guest is waited for while they are made. @throws Error with what `ip` said */
+async function ipBatch(lines: readonly string[]): Promise<void> {
+  const done = run('ip', ['-batch', '-']);
+  done.child.stdin?.end(`${lines.join('\n')}\n`);
+  await done;
+}
+
 /** Interface names have 15 characters: a hash of the VM's id and the card's number. */
 export function tapName(vm: VmId, index: number): string {
   return `${tapPrefix}${createHash('sha256').update(`${vm}/${index}`).digest('hex').slice(0, 12)}`;
@@ -76,11 +83,11 @@ export function openNetwork(options: {
           );
         }
       }
-      for (const [index, tap] of taps.entries()) {
-        const bridge = options.bridges[nics[index]?.network ?? ''] ?? '';
-        if (!existsSync(`/sys/class/net/${tap}`)) await run('ip', ['tuntap', 'add', 'dev', tap, 'mode', 'tap']);
-        await run('ip', ['link', 'set', 'dev', tap, 'master', bridge, 'up']);
-      }
+      const lines = taps.flatMap((tap, index) => [
+        ...(existsSync(`/sys/class/net/${tap}`) ? [] : [`tuntap add dev ${tap} mode tap`]),
+        `link set dev ${tap} master ${options.bridges[nics[index]?.network ?? '']} up`,
+      ]);
+      if (lines.length > 0) await ipBatch(lines);
       return taps;
     },
     async detach(taps) {

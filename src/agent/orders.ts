@@ -15,6 +15,8 @@ import { Outgoing } from './outgoing.ts';
 import { rollBack } from './roll-back.ts';
 
 const ordersPerVm = 100;
+/** From the handover until the source's copy is ended. */
+const settleMs = 300;
 const rememberedAtMost = 1000;
 
 /** May this order be carried out? Pure. @returns why not, or null */
@@ -275,6 +277,9 @@ export class Orders implements GoReceiver {
     const part = this.#guests.part(vm);
     if (guest && part.kind === 'handed-over' && part.job.migration === migration) {
       await this.#outgoing.get(migration)?.abandon();
+      // Ending QEMU frees all its memory at once, which costs this host's cores just when clients wait for the first answer.
+      if (part.kind === 'handed-over')
+        await this.#context.clock.sleep(Math.max(0, part.at + settleMs - this.#context.clock.now()));
       await rollBack(this.#context, this.#guests, guest, part.job);
     }
   }
@@ -290,6 +295,9 @@ export class Orders implements GoReceiver {
     if (ours && (part.kind === 'handed-over' || part.kind === 'sending')) {
       // It may still be asking a target that does not answer.
       await this.#outgoing.get(migration)?.abandon();
+      // Ending QEMU frees all its memory at once, which costs this host's cores just when clients wait for the first answer.
+      if (part.kind === 'handed-over')
+        await this.#context.clock.sleep(Math.max(0, part.at + settleMs - this.#context.clock.now()));
       await this.#guests.destroy(vm);
       await this.#guests.leave(vm);
     }

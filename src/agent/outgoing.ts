@@ -17,7 +17,7 @@ import type { MoveJob } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
 import type { Guests } from './guests.ts';
 import { TargetLink } from './handover.ts';
-import type { FactBody } from './incoming.ts';
+import { holdMs, MoveFacts } from './move-facts.ts';
 import * as failures from './move-failures.ts';
 import { rollBack } from './roll-back.ts';
 import { Rounds } from './rounds.ts';
@@ -37,6 +37,7 @@ export class Outgoing {
   readonly #guests: Guests;
   readonly #guest: Guest;
   readonly #link: TargetLink;
+  readonly #facts: MoveFacts;
   readonly #endpoint: Endpoint;
   readonly #targetPeer: Endpoint;
   readonly #stop = new AbortController();
@@ -72,6 +73,7 @@ export class Outgoing {
     this.#guests = guests;
     this.#guest = guest;
     this.job = job;
+    this.#facts = new MoveFacts(context, job.migration);
     this.vm = guest.key.vm;
     this.#endpoint = endpoint;
     this.#targetPeer = targetPeer;
@@ -83,6 +85,7 @@ export class Outgoing {
     this.over = this.#run(start).finally(() => {
       this.#stop.abort();
       this.#link.close();
+      this.#facts.tellHeld();
     });
   }
 
@@ -226,8 +229,8 @@ export class Outgoing {
     this.#began = true;
     this.#sendingSince ||= this.job.startedAt;
     if (part.kind === 'handed-over') {
-      this.#fact({ kind: 'sending' });
-      this.#fact({ kind: 'handed-over' }, part.at); // perhaps it was never said
+      this.#facts.say({ kind: 'sending' });
+      this.#facts.say({ kind: 'handed-over' }, part.at); // perhaps it was never said
       await this.#sayGo(part.at);
       return false;
     }
@@ -237,7 +240,7 @@ export class Outgoing {
         await this.#sourceGone();
         return false;
       case 'sent':
-        this.#fact({ kind: 'sending' });
+        this.#facts.say({ kind: 'sending' });
         await this.#completed(this.#context.clock.now());
         return false;
       case 'running':
@@ -251,13 +254,13 @@ export class Outgoing {
       case 'sending-post-copy':
       case 'broken-post-copy':
         this.#inPostCopy = true;
-        this.#fact({ kind: 'sending' });
-        this.#fact({ kind: 'stopped', for: 'post-copy' });
-        this.#fact({ kind: 'state-transferred' });
+        this.#facts.say({ kind: 'sending' });
+        this.#facts.say({ kind: 'stopped', for: 'post-copy' });
+        this.#facts.say({ kind: 'state-transferred' });
         if (state === 'broken-post-copy') this.#linkIsLost(this.#context.clock.now());
         return true;
       default:
-        this.#fact({ kind: 'sending' });
+        this.#facts.say({ kind: 'sending' });
         return true;
     }
   }
@@ -303,7 +306,8 @@ export class Outgoing {
       case 'stopped':
         this.#stoppedAt = event.at;
         this.#quietSince = this.#context.clock.monotonic();
-        if (!this.#switched) this.#fact({ kind: 'stopped', for: 'stop-and-copy' }, event.at);
+        this.#facts.hold();
+        if (!this.#switched) this.#facts.say({ kind: 'stopped', for: 'stop-and-copy' }, event.at);
         return false;
       case 'transfer':
         return this.#onTransfer(event.state.kind, event.at);
@@ -318,16 +322,16 @@ export class Outgoing {
         if (this.#sendingSince === 0) {
           this.#sendingSince = at;
           this.#rounds.first(at);
-          this.#fact({ kind: 'sending' }, at);
-          this.#fact({ kind: 'measured', measures: { firstPageMs: Math.max(0, at - this.job.startedAt) } });
+          this.#facts.say({ kind: 'sending' }, at);
+          this.#facts.say({ kind: 'measured', measures: { firstPageMs: Math.max(0, at - this.job.startedAt) } });
           if (switchesAtOnce(this.job.technique)) await this.#switchToPostCopy(1, 'post-copy was asked for');
         }
         return false;
       case 'post-copy':
         if (!this.#inPostCopy) {
           this.#inPostCopy = true;
-          this.#fact({ kind: 'stopped', for: 'post-copy' }, this.#stoppedAt ?? at);
-          this.#fact({ kind: 'state-transferred' }, at);
+          this.#facts.say({ kind: 'stopped', for: 'post-copy' }, this.#stoppedAt ?? at);
+          this.#facts.say({ kind: 'state-transferred' }, at);
         } else {
           this.#linkIsBack(at);
         }
@@ -363,7 +367,7 @@ export class Outgoing {
   async #boundary(begins: number, at: number): Promise<void> {
     const round = this.#rounds.next(begins, at, await this.#guest.transfer.numbers());
     if (!round) return;
-    this.#fact({ kind: 'round', round }, at);
+    this.#facts.say({ kind: 'round', round }, at);
     if (!this.#isPaused) await this.#act();
   }
 
@@ -399,7 +403,7 @@ export class Outgoing {
     if (part.kind !== 'sending') return;
     this.#switched = true;
     this.#guests.setPart(this.vm, { ...part, switched: true });
-    this.#fact({ kind: 'switching', round, because });
+    this.#facts.say({ kind: 'switching', round, because });
     await this.#attempt('switch', () => this.#guest.transfer.switchToPostCopy());
   }
 
@@ -418,7 +422,7 @@ export class Outgoing {
     }
     const now = clock.now();
     this.#highestThrottle = Math.max(this.#highestThrottle, numbers.throttlePercent);
-    if (this.#inPostCopy && numbers.state.kind === 'post-copy') this.#fact({ kind: 'pre-paging' });
+    if (this.#inPostCopy && numbers.state.kind === 'post-copy') this.#facts.say({ kind: 'pre-paging' });
     const before = this.#last;
     this.#last = { numbers, at: now };
     this.#context.sample(
@@ -476,12 +480,12 @@ export class Outgoing {
   }
 
   #linkIsLost(at: number): void {
-    if (!this.#linkIsDown) this.#fact({ kind: 'link-lost' }, at);
+    if (!this.#linkIsDown) this.#facts.say({ kind: 'link-lost' }, at);
     this.#linkIsDown = true;
   }
 
   #linkIsBack(at: number): void {
-    if (this.#linkIsDown) this.#fact({ kind: 'link-restored' }, at);
+    if (this.#linkIsDown) this.#facts.say({ kind: 'link-restored' }, at);
     this.#linkIsDown = false;
     this.#linkLostInSilence = false;
   }
@@ -497,11 +501,11 @@ export class Outgoing {
     const { clock } = this.#context;
     if (this.#inPostCopy) {
       this.#handOver(at);
-      this.#fact({ kind: 'handed-over' }, at);
+      this.#facts.say({ kind: 'handed-over' }, at);
       return this.#measured();
     }
     // A switch that was asked for and not needed: QEMU ended it as a stop-and-copy.
-    if (this.#stoppedAt !== undefined) this.#fact({ kind: 'stopped', for: 'stop-and-copy' }, this.#stoppedAt);
+    if (this.#stoppedAt !== undefined) this.#facts.say({ kind: 'stopped', for: 'stop-and-copy' }, this.#stoppedAt);
     // As long as `go` was never said nobody lets the guest run over there, and running on here is safe. Not so where a
     // switch was ordered and its events were missed: then it may have been let run by the switch itself.
     const mayGoOnHere = !this.#switched || this.#stoppedAt !== undefined;
@@ -517,9 +521,10 @@ export class Outgoing {
       throw error;
     }
     const said = this.#sayGo(at);
-    this.#fact({ kind: 'handed-over' }, at);
-    said.catch(() => {}); // heard below: the numbers must be had before the guest is released
-    await this.#measured();
+    // Told once the guest runs, or when that takes long: then the server says `go`, too.
+    await Promise.race([said.catch(() => {}), clock.sleep(holdMs)]);
+    await this.#measured(); // the numbers must be had before the guest is released
+    this.#facts.say({ kind: 'handed-over' }, at);
     await said;
     this.#context.log.info({ migration: this.job.migration, ms: Math.round(clock.now() - at) }, 'handed over');
   }
@@ -547,7 +552,7 @@ export class Outgoing {
   async #measured(): Promise<void> {
     const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
     if (!numbers) return;
-    this.#fact({
+    this.#facts.say({
       kind: 'measured',
       measures: {
         downtimeQemuMs: numbers.downtimeMs,
@@ -562,13 +567,13 @@ export class Outgoing {
   async #ended(failure: Failure | null): Promise<void> {
     const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
     const bytes = numbers?.sentBytes || (this.#last?.numbers.sentBytes ?? null); // after a cancel QEMU has forgotten
-    this.#fact({ kind: 'measured', measures: { bytes, throttlePercent: this.#highestThrottle } });
+    this.#facts.say({ kind: 'measured', measures: { bytes, throttlePercent: this.#highestThrottle } });
     this.#staysHere(failure);
   }
 
   #staysHere(failure: Failure | null): void {
     // Said before it is journaled: a fact may come twice after a crash, but must come.
-    this.#fact({ kind: 'source-running', failure });
+    this.#facts.say({ kind: 'source-running', failure });
     this.#guests.settle(this.vm);
   }
 
@@ -576,13 +581,6 @@ export class Outgoing {
     const gone = await this.#guest.gone;
     if (this.#guests.part(this.vm).kind !== 'sending') return; // handed over, or ended by an order
     const failure = failures.sourceGone(this.job.vmName, this.#context.hostName, gone);
-    await this.#guests.leave(this.vm, { kind: 'none' }, () => this.#fact({ kind: 'source-lost', failure }));
-  }
-
-  readonly #said = new Set<string>(); // facts that hold once are said once
-  #fact(fact: FactBody, at = this.#context.clock.now()): void {
-    if (!/^(round|measured|link-)/.test(fact.kind) && this.#said.has(fact.kind)) return;
-    this.#context.facts.migration({ migration: this.job.migration, at, ...fact });
-    this.#said.add(fact.kind);
+    await this.#guests.leave(this.vm, { kind: 'none' }, () => this.#facts.say({ kind: 'source-lost', failure }));
   }
 }

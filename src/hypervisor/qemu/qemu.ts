@@ -162,11 +162,7 @@ class QemuHypervisor implements Hypervisor {
     void started.exited.then((code) => (over = code ?? null));
     const deadline = systemClock.monotonic() + startTimeoutMs;
     let lastError: unknown;
-    for (
-      let waitMs = 3;
-      systemClock.monotonic() < deadline && over === undefined;
-      waitMs = Math.min(waitMs * 1.5, 50)
-    ) {
+    for (let waitMs = 3; systemClock.monotonic() < deadline && over === undefined; waitMs = Math.min(waitMs * 1.5, 8)) {
       try {
         const qmp = await connectQmp({ path: files.qmp, timeoutMs: startTimeoutMs });
         return new QemuGuest(file, files, qmp);

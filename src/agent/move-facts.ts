@@ -1,0 +1,52 @@
+/**
+ * What the source of a move tells the server, each fact once, and not while the guest waits: a fact costs disk and CPU here
+ * and at the server, so what can wait is held back for a moment while the guest is paused. Every fact carries its own time.
+ */
+import type { MigrationId } from '../model/ids.ts';
+import type { MigrationFact } from '../migration/step.ts';
+import type { Timer } from '../runtime/clock.ts';
+import type { AgentContext } from './context.ts';
+import type { FactBody } from './incoming.ts';
+
+/** No longer, so that who watches a long pause sees it. */
+export const holdMs = 250;
+const canWait = new Set<FactBody['kind']>(['stopped', 'round', 'state-transferred', 'pre-paging']);
+const repeats = new Set<FactBody['kind']>(['round', 'measured', 'link-lost', 'link-restored']);
+
+export class MoveFacts {
+  readonly #context: AgentContext;
+  readonly #migration: MigrationId;
+  readonly #said = new Set<FactBody['kind']>();
+  #held: MigrationFact[] | undefined;
+  #timer: Timer | undefined;
+
+  constructor(context: AgentContext, migration: MigrationId) {
+    this.#context = context;
+    this.#migration = migration;
+  }
+
+  say(body: FactBody, at = this.#context.clock.now()): void {
+    if (!repeats.has(body.kind) && this.#said.has(body.kind)) return;
+    this.#said.add(body.kind);
+    const fact = { migration: this.#migration, at, ...body };
+    if (this.#held && canWait.has(body.kind)) {
+      this.#held.push(fact);
+      return;
+    }
+    this.tellHeld();
+    this.#context.facts.migration(fact);
+  }
+
+  /** The guest is paused. */
+  hold(): void {
+    this.#held ??= [];
+    this.#timer ??= this.#context.clock.setTimeout(() => this.tellHeld(), holdMs);
+  }
+
+  tellHeld(): void {
+    this.#timer?.cancel();
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const fact of held) this.#context.facts.migration(fact);
+  }
+}
