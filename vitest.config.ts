@@ -13,7 +13,7 @@ export default defineConfig({
         test: {
           ...common,
           name: 'unit',
-          include: ['src/**/*.test.ts', 'test/property/**/*.test.ts', 'tools/**/*.test.mjs'],
+          include: ['src/**/*.test.ts', 'test/property/**/*.test.ts', 'bench/**/*.test.ts', 'tools/**/*.test.mjs'],
           testTimeout: 10_000,
           hookTimeout: 10_000,
         },
