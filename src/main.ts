@@ -1,9 +1,11 @@
 /** The first word of the command line decides which program this is. The only file that may import them all. */
 // Whoever reads the output may stop reading (`drover … | head`): that is no error of ours.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
-});
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+}
 
 const [word, ...rest] = process.argv.slice(2);
 

@@ -220,6 +220,7 @@ export function run(line: string | readonly string[], options: RunOptions = {}):
     stdin: {
       isTTY: tty,
       setRaw: (on) => void raw.push(on),
+      leave: () => {},
       readLine: () => Promise.resolve(options.stdin?.[0]),
       async *[Symbol.asyncIterator]() {
         for (const chunk of options.stdin ?? []) yield await Promise.resolve(Buffer.from(chunk));

@@ -22,6 +22,8 @@ export interface Input extends AsyncIterable<Uint8Array> {
   setRaw(raw: boolean): void;
   /** One line, without its end; undefined when there is no more. */
   readLine(): Promise<string | undefined>;
+  /** Nothing more is read: an input that stays open shall not keep the program alive. */
+  leave(): void;
 }
 
 export interface Surroundings {
@@ -59,11 +61,6 @@ export function realSurroundings(): Surroundings {
 }
 
 function outputOf(stream: NodeJS.WriteStream): Output {
-  // `drover events | head`: the reader has gone, and nothing more is wanted.
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0);
-    throw error;
-  });
   return {
     write: (text) => void stream.write(text),
     get isTTY() {
@@ -99,6 +96,7 @@ function inputOf(stream: NodeJS.ReadStream): Input {
       }
       return text === '' ? undefined : (text.split('\n')[0] ?? '').replace(/\r$/, '');
     },
+    leave: () => void stream.destroy(),
     [Symbol.asyncIterator]: () => stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>,
   };
 }

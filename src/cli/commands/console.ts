@@ -97,6 +97,7 @@ async function pump(context: Context, socket: Socket, terminal: boolean, signal:
     await promise;
   } finally {
     quiet.cancel();
+    stdin.leave();
   }
 }
 

@@ -88,7 +88,13 @@ async function consoleSays(lab: TestLab, vm: string, wanted: string): Promise<vo
   } finally {
     clearTimeout(timer);
     child.removeAllListeners('exit');
+    // Its input is still open: leaving must not depend on that.
+    const ended = new Promise((resolve) => child.once('exit', resolve));
     child.kill('SIGTERM');
+    const stuck = setTimeout(() => child.kill('SIGKILL'), 5000);
+    await ended;
+    clearTimeout(stuck);
+    assert.notEqual(child.signalCode, 'SIGKILL', 'the console did not end when it was told to');
   }
 }
 
