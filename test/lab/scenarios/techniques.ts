@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type { PhaseName, Technique } from '../../../src/model/migration.ts';
 import { mayFollow } from '../../../src/migration/phases.ts';
-import type { MigrationView } from '../../../src/wire/endpoints.ts';
+import type { MigrateBody, MigrationView } from '../../../src/wire/endpoints.ts';
 import type { GuestKind, Scenario, TestLab } from '../harness.ts';
 
 /** Phases that a move by this technique cannot do without. */
@@ -52,7 +52,41 @@ async function moves(lab: TestLab, kind: GuestKind, technique: Technique): Promi
   await lab.clean();
 }
 
+/** Ways of sending that a policy may ask for; each must still bring everything. */
+const policies = {
+  'two parallel streams': { parallelStreams: 2 },
+  'two parallel streams with zstd': { parallelStreams: 2, compression: 'zstd' },
+  xbzrle: { compression: 'xbzrle' },
+  'auto-converge': { autoConverge: true },
+  'half of the bandwidth': { maxBandwidthBytesPerSecond: 60_000_000 },
+} as const satisfies Record<string, MigrateBody['policy']>;
+
+async function movesWith(lab: TestLab, policy: MigrateBody['policy']): Promise<void> {
+  const test = await lab.guest('writer');
+  const { migration, proof } = await lab.move(test, lab.otherThan(test.vm.host), 'pre-copy', policy);
+  assert(proof.ok, proof.says);
+  assert(!migration.endedInPostCopy);
+  for (const [name, value] of Object.entries(policy ?? {}))
+    assert.equal(migration.policy[name as keyof typeof migration.policy], value);
+  await lab.clean();
+}
+
 export const scenarios: readonly Scenario[] = [
+  ...Object.entries(policies).map(([name, policy]) => ({
+    name: `policy: ${name} moves the writer guest, verified`,
+    run: (lab: TestLab) => movesWith(lab, policy),
+  })),
+  {
+    name: 'policy: a heavy writer that may be paused is paused, and moves without post-copy, verified',
+    async run(lab) {
+      const test = await lab.guest('heavy');
+      const to = lab.otherThan(test.vm.host);
+      const { migration, proof } = await lab.move(test, to, 'auto', { whenNotConverging: 'pause' });
+      assert(proof.ok, proof.says);
+      assert(!migration.endedInPostCopy, 'was switched to post-copy');
+      await lab.clean();
+    },
+  },
   ...(['idle', 'writer'] as const).flatMap((kind) =>
     (['pre-copy', 'post-copy', 'hybrid', 'auto', 'cold'] as const).map((technique) => ({
       name: `technique: ${technique} moves the ${kind} guest, verified`,
