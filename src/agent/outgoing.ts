@@ -29,6 +29,8 @@ const sampleEveryMs = 500;
 const stallMs = 10_000;
 /** How long QEMU's main loop may be held up by the network while the guest is paused, beyond what the data needs. */
 const hangMs = 4000;
+/** Where hosts are few and slow, what we do at once after the handover is taken from the guest that just woke up. */
+const firstAnswersMs = 150;
 
 export class Outgoing {
   readonly job: MoveJob;
@@ -521,8 +523,8 @@ export class Outgoing {
       throw error;
     }
     const said = this.#sayGo(at);
-    // Told once the guest runs, or when that takes long: then the server says `go`, too.
-    await Promise.race([said.catch(() => {}), clock.sleep(holdMs)]);
+    // Told when the guest runs and clients have had their first answers, or when that takes long: then the server says `go`, too.
+    await Promise.race([said.then(() => clock.sleep(firstAnswersMs)).catch(() => {}), clock.sleep(holdMs)]);
     await this.#measured(); // the numbers must be had before the guest is released
     this.#facts.say({ kind: 'handed-over' }, at);
     await said;

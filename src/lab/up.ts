@@ -229,12 +229,14 @@ function childPlans(state: LabState): ChildPlan[] {
   const directories = directoriesOf(state.name);
   const addresses = addressesOf(state.octet);
   const node = [process.execPath, '--disable-warning=ExperimentalWarning', join(repository, 'src/main.ts')];
-  const [program = '', ...programArgs] = node;
   const server: ChildPlan = {
     name: 'server',
-    command: program,
+    // On a fleet it has a machine of its own; here it shall not take the cores of a guest that has just arrived.
+    command: 'nice',
     args: [
-      ...programArgs,
+      '-n',
+      '10',
+      ...node,
       'server',
       ...flags({
         listen: `127.0.0.1:${state.apiPort}`,
