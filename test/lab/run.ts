@@ -45,6 +45,12 @@ function soak(times: number): Scenario {
         assert(proof.ok, `move ${i + 1}, ${technique}: ${proof.says}`);
         await lab.clean();
       }
+      const findings = await lab.client.checkFleet();
+      assert.deepEqual(
+        findings.filter(({ severity }) => severity !== 'ok'),
+        [],
+        'drover doctor is not content',
+      );
     },
   };
 }

@@ -49,7 +49,13 @@ async function moves(lab: TestLab, kind: GuestKind, technique: Technique): Promi
   assert(proof.ok, proof.says);
   assert.equal((await lab.vm(test.vm.id)).host, to);
   checkRecord(migration, technique);
+  if (technique === 'auto') endsSoon(migration);
   await lab.clean();
+}
+
+/** Whatever the guest writes, `auto` finds a way to the end. */
+function endsSoon({ measures }: MigrationView): void {
+  assert((measures.totalMs ?? Infinity) < 30_000, `auto took ${measures.totalMs} ms`);
 }
 
 /** Ways of sending that a policy may ask for; each must still bring everything. */
@@ -117,7 +123,7 @@ export const scenarios: readonly Scenario[] = [
       assert(proof.ok, proof.says);
       assert(migration.endedInPostCopy, 'did not switch to post-copy');
       assert(migration.switchedToPostCopy !== null, 'does not say why it switched');
-      assert((migration.measures.totalMs ?? Infinity) < 30_000, `took ${migration.measures.totalMs} ms`);
+      endsSoon(migration);
       await lab.clean();
       await lab.remove(await lab.vm(test.vm.id));
     },
