@@ -28,7 +28,13 @@ function parse(text: string, units: Readonly<Record<string, number>>, what: stri
       `Write a number and one of ${Object.keys(units).join(', ')}, for example ${example}.`,
     );
   }
-  return Number(match[1]) * unit[1];
+  const value = Number(match[1]) * unit[1];
+  if (value > 0) return value;
+  throw new UserError(
+    'invalid-input',
+    `'${text}' is too little for a ${what}.`,
+    `Write more than zero, for example ${example}.`,
+  );
 }
 
 /** "300ms", "5s", "2m" -> milliseconds. @throws UserError invalid-input */
