@@ -4,7 +4,9 @@
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
+import { defaultPolicy } from '../migration/techniques.ts';
 import { UserError } from '../model/failure.ts';
+import { noMeasures } from '../model/migration.ts';
 import { systemClock, type Clock } from '../runtime/clock.ts';
 import {
   endpoints,
@@ -339,33 +341,12 @@ export function aMigration(more: Partial<MigrationView> = {}): MigrationView {
     ended: phase === 'completed' || phase === 'failed' || phase === 'cancelled',
     guest: null,
     failure: null,
-    policy: {
-      maxDowntimeMs: 300,
-      maxBandwidthBytesPerSecond: null,
-      deadlineMs: null,
-      autoConverge: false,
-      parallelStreams: 0,
-      compression: 'none',
-      whenNotConverging: 'post-copy',
-      shutdownTimeoutMs: 60_000,
-      forceOff: false,
-    },
+    policy: defaultPolicy,
     why: [],
     startedAt: start,
     endedAt: null,
     rounds: [],
-    measures: {
-      totalMs: null,
-      downtimeMs: null,
-      downtimeQemuMs: null,
-      blackoutMs: null,
-      bytes: null,
-      faults: null,
-      faultBlockedMs: null,
-      degradedMs: null,
-      throttlePercent: null,
-      firstPageMs: null,
-    },
+    measures: noMeasures,
     history: [{ phase: 'reserved', at: start }],
     sample: null,
     ...more,

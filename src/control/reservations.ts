@@ -7,7 +7,7 @@
 import { UserError } from '../model/failure.ts';
 import type { HostRecord } from '../model/host.ts';
 import { newId } from '../model/ids.ts';
-import type { Measures, Migration, Policy, Technique } from '../model/migration.ts';
+import { noMeasures, type Migration, type Policy, type Technique } from '../model/migration.ts';
 import type { VmRecord } from '../model/vm.ts';
 import { vmCan } from '../model/vm.ts';
 import { outstanding } from '../migration/step.ts';
@@ -29,19 +29,6 @@ interface Parts {
   readonly random: Random;
 }
 type MigrateBody = HandledOf<'migrateVm'>['body'];
-
-export const noMeasures: Measures = {
-  totalMs: null,
-  downtimeMs: null,
-  downtimeQemuMs: null,
-  blackoutMs: null,
-  bytes: null,
-  faults: null,
-  faultBlockedMs: null,
-  degradedMs: null,
-  throttlePercent: null,
-  firstPageMs: null,
-};
 
 export class Reservations {
   readonly #fleet: Fleet;

@@ -81,6 +81,20 @@ export interface Measures {
   readonly firstPageMs: number | null;
 }
 
+/** Before anything was measured. */
+export const noMeasures: Measures = {
+  totalMs: null,
+  downtimeMs: null,
+  downtimeQemuMs: null,
+  blackoutMs: null,
+  bytes: null,
+  faults: null,
+  faultBlockedMs: null,
+  degradedMs: null,
+  throttlePercent: null,
+  firstPageMs: null,
+};
+
 /** What happened when; each is written once, by the first fact that proves it. Times are ms since the epoch. */
 export interface Evidence {
   readonly listening?: { readonly at: number; readonly endpoint: Endpoint };

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Failure } from '../../src/model/failure.ts';
 import type { HostId, MigrationId, VmId } from '../../src/model/ids.ts';
-import { phaseNames, techniques } from '../../src/model/migration.ts';
+import { noMeasures, phaseNames, techniques } from '../../src/model/migration.ts';
 import type { Migration, PhaseName, Technique } from '../../src/model/migration.ts';
 import { brokenInvariants } from '../../src/migration/invariants.ts';
 import { isEnd, mayFollow, phases, wayBetween } from '../../src/migration/phases.ts';
@@ -45,18 +45,7 @@ function reserved(technique: Technique): Migration {
     evidence: {},
     rounds: [],
     switchedToPostCopy: null,
-    measures: {
-      totalMs: null,
-      downtimeMs: null,
-      downtimeQemuMs: null,
-      blackoutMs: null,
-      bytes: null,
-      faults: null,
-      faultBlockedMs: null,
-      degradedMs: null,
-      throttlePercent: null,
-      firstPageMs: null,
-    },
+    measures: noMeasures,
     history: [{ phase: 'reserved', at: startedAt }],
     phase: 'reserved',
   };
