@@ -8,6 +8,7 @@
  *
  * Not here: what users ask for (vms.ts).
  */
+import { inWords } from '../model/failure.ts';
 import type { HostId, VmId } from '../model/ids.ts';
 import type { VmRecord, VmState } from '../model/vm.ts';
 import { isEnd } from '../migration/phases.ts';
@@ -224,13 +225,13 @@ function afterFact(vm: VmRecord, fact: GuestFact): VmRecord | 'gone' | undefined
       return became(vm.state.thenStart ? { kind: 'starting' } : { kind: 'stopped' });
     case 'provision-failed':
       if (vm.state.kind !== 'creating') return undefined;
-      return became({ kind: 'crashed', message: fact.failure.message });
+      return became({ kind: 'crashed', message: inWords(fact.failure) });
     case 'started':
       if (vm.state.kind === 'starting' && current) return { ...vm, running: fact.running, state: { kind: 'running' } };
       // A stop was asked for while it started: what it runs is still worth knowing.
       return vm.state.kind === 'stopping' ? { ...vm, running: fact.running } : undefined;
     case 'start-failed':
-      if (vm.state.kind === 'starting' && current) return became({ kind: 'crashed', message: fact.failure.message });
+      if (vm.state.kind === 'starting' && current) return became({ kind: 'crashed', message: inWords(fact.failure) });
       return vm.state.kind === 'stopping' ? became({ kind: 'stopped' }) : undefined;
     case 'ended':
       if (vm.state.kind === 'stopping') return became({ kind: 'stopped' });

@@ -7,7 +7,7 @@
 import { UserError } from '../model/failure.ts';
 import type { HostRecord } from '../model/host.ts';
 import { newId } from '../model/ids.ts';
-import type { DiskSpec, Provision, VmRecord, VmSpec } from '../model/vm.ts';
+import type { Boot, DiskSpec, Provision, VmRecord, VmSpec } from '../model/vm.ts';
 import { vmCan } from '../model/vm.ts';
 import { outstanding } from '../migration/step.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -204,10 +204,24 @@ export class Vms {
         'Give it an image (--image debian.qcow2), a blank disk (--disk 10GiB), or a kernel (--kernel).',
       );
     }
-    const boot = wanted.boot.kind === 'kernel' ? { ...wanted.boot, pool } : wanted.boot;
+    const boot = this.#bootOf(wanted, id, provision);
     const nics = wanted.network === null ? [] : [{ network: wanted.network, mac: this.#newMac() }];
     const { cpus, memoryMiB, machine, cpuModel } = wanted;
     return { spec: { cpus, memoryMiB, machine, cpuModel, boot, disks, nics }, provision };
+  }
+
+  /** A file of the host is copied into the pool, so that the VM can boot on every host; a name in the pool is taken as it is. */
+  #bootOf({ boot, pool }: NewVm, id: string, provision: Provision[]): Boot {
+    if (boot.kind === 'disk') return boot;
+    const inPool = (path: string, part: 'kernel' | 'initrd'): string => {
+      if (!path.startsWith('/')) return path;
+      const file = `${id}.${part}`;
+      provision.push({ pool, file, source: { kind: 'copy', from: path, format: 'raw', growToMiB: null } });
+      return file;
+    };
+    const kernel = inPool(boot.kernel, 'kernel');
+    const initrd = boot.initrd === null ? null : inPool(boot.initrd, 'initrd');
+    return { ...boot, pool, kernel, initrd };
   }
 
   /** Under QEMU's own prefix; drawn until no VM of the fleet has it. */

@@ -2,7 +2,7 @@
  * One move of a lab's guest from order to proof: start it, wait for its end and its blackout, and ask the guest itself whether
  * every page and every disk block arrived. By asking again and again, so that it holds out while the server is restarted.
  */
-import { UserError, messageOf } from '../model/failure.ts';
+import { UserError, inWords, messageOf } from '../model/failure.ts';
 import type { Technique } from '../model/migration.ts';
 import { systemClock } from '../runtime/clock.ts';
 import type { Client } from '../wire/client.ts';
@@ -130,7 +130,7 @@ export async function moveAndProve(
   });
   const ended = await migrationEnded(client, started.id, waiting);
   if (ended.phase !== 'completed') {
-    const why = [ended.failure?.message ?? ended.phase, ended.failure?.detail].filter(Boolean).join(' ');
+    const why = ended.failure ? inWords(ended.failure) : ended.phase;
     return { migration: ended, proof: { ok: false, says: `${ended.phase}: ${why}` } };
   }
   const proof = await proveArrival(guest, before, move.technique === 'cold' ? 'cold' : 'live', signal);

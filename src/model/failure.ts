@@ -73,6 +73,17 @@ export interface Failure {
   readonly detail?: string;
 }
 
+/** What happened and what the system underneath said of it, in one line. */
+export function inWords({
+  message,
+  detail,
+}: {
+  readonly message: string;
+  readonly detail?: string | undefined;
+}): string {
+  return detail === undefined || detail === '' ? message : `${message} ${detail.replaceAll(/\s*\n\s*/g, ' ')}`;
+}
+
 /** The text of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -43,7 +43,12 @@ export type HostView = z.infer<typeof hostView>;
 const boot = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('disk') }).strict(),
   z
-    .object({ kind: z.literal('kernel'), kernel: z.string(), initrd: z.string().nullable(), append: z.string() })
+    .object({
+      kind: z.literal('kernel'),
+      kernel: z.string().min(1).describe('absolute: a file of the host, copied into the pool; else a file in the pool'),
+      initrd: z.string().min(1).nullable().describe('as the kernel'),
+      append: z.string(),
+    })
     .strict(),
 ]);
 

@@ -7,9 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { locateQemu } from '../../../src/hypervisor/qemu/locate.ts';
-import { repository } from '../../../src/lab/guest/files.ts';
-import { vmState } from '../../../src/lab/guests.ts';
-import { apiOf, directoriesOf } from '../../../src/lab/state.ts';
+import { guestCommandLine } from '../../../src/lab/guest/command-line.ts';
+import { guestFiles, repository } from '../../../src/lab/guest/files.ts';
+import { guestOf, vmState } from '../../../src/lab/guests.ts';
+import { addressesOf, apiOf, directoriesOf } from '../../../src/lab/state.ts';
 import type { Scenario, TestLab } from '../harness.ts';
 
 const run = promisify(execFile);
@@ -98,7 +99,33 @@ async function consoleSays(lab: TestLab, vm: string, wanted: string): Promise<vo
   }
 }
 
-export const scenarios: readonly Scenario[] = (['raw', 'qcow2'] as const).map((format) => ({
-  name: `image: a ${format} image boots from a copy, answers on its console, and moves`,
-  run: (lab) => boots(lab, format),
-}));
+/** The lab's own kernel, given as somebody gives theirs: by where it lies on the host. */
+async function kernelBoots(lab: TestLab): Promise<void> {
+  const { kernel, initrd } = guestFiles();
+  const address = addressesOf(lab.lab.state.octet).guest(99);
+  const append = guestCommandLine({ address: `${address}/24` });
+  const created = await lab.client.createVm({
+    body: { name: 'own-kernel', memoryMiB: 128, boot: { kind: 'kernel', kernel, initrd, append } },
+  });
+  await guestOf(lab.lab.state, address).waitReady({ timeoutMs: 60_000, signal: lab.signal });
+  await lab.remove(await lab.vm(created.id));
+  await lab.clean();
+}
+
+async function missingImageIsTold(lab: TestLab): Promise<void> {
+  const created = await lab.client.createVm({ body: { name: 'no-image', image: '/does/not/exist.qcow2' } });
+  await vmState(lab.client, created.id, ['crashed']);
+  const { message } = await lab.vm(created.id);
+  assert.match(message ?? '', /no file \/does\/not\/exist.qcow2 on this host/);
+  await lab.remove(await lab.vm(created.id));
+  await lab.clean();
+}
+
+export const scenarios: readonly Scenario[] = [
+  ...(['raw', 'qcow2'] as const).map((format) => ({
+    name: `image: a ${format} image boots from a copy, answers on its console, and moves`,
+    run: (lab: TestLab) => boots(lab, format),
+  })),
+  { name: 'image: a kernel and an initrd of the host boot from copies in the pool', run: kernelBoots },
+  { name: 'image: one that is not there is named', run: missingImageIsTold },
+];
