@@ -300,10 +300,15 @@ export class Outgoing {
   async #onEvent(event: GuestEvent): Promise<boolean> {
     switch (event.kind) {
       case 'round':
+        if (this.#switched) {
+          // What the switch leaves over is no round of warm-up; and a switch that was not heard is ordered again.
+          if (!this.#isPaused && !this.#inPostCopy)
+            await this.#attempt('switch', () => this.#guest.transfer.switchToPostCopy());
+          return false;
+        }
         // The last one comes while the guest is paused: nothing that may still be asked of QEMU holds up the handover.
         if (this.#isPaused) void this.#attempt('boundary', () => this.#boundary(event.round, event.at));
-        else if (!this.#switched) await this.#attempt('boundary', () => this.#boundary(event.round, event.at));
-        else if (!this.#inPostCopy) await this.#attempt('switch', () => this.#guest.transfer.switchToPostCopy());
+        else await this.#attempt('boundary', () => this.#boundary(event.round, event.at));
         return false;
       case 'stopped':
         this.#stoppedAt = event.at;
