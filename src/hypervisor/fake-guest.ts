@@ -77,7 +77,6 @@ export class FakeGuest implements Guest {
         return this.numbers;
       },
       limitDowntime: (ms) => this.#ask(`limit-downtime ${ms}`),
-      limitBandwidth: async () => {},
       switchToPostCopy: () => this.#ask('switch'),
       cancel: () => this.#ask('cancel'),
       cutConnection: () => this.#ask('cut'),
@@ -192,8 +191,6 @@ export class FakeHypervisor implements Hypervisor {
   async adopt(): Promise<FakeGuest[]> {
     return this.guests.filter((guest) => !guest.hasEnded);
   }
-
-  async close(): Promise<void> {}
 
   add(options: Pick<LaunchOptions, 'key' | 'running'>, state: GuestState): FakeGuest {
     if (this.refusesToStart) throw this.refusesToStart;

@@ -1,5 +1,5 @@
 /**
- * What Drover needs of a hypervisor, in Drover's words. Two implementations: qemu/ (real) and simulated/ (a clock).
+ * What Drover needs of a hypervisor, in Drover's words. qemu/ is the real one; fake-guest.ts answers in tests.
  * Nothing of QEMU shows here: no capability names, no QMP states.
  *
  * Not here: what to do when (agent/ and migration/steer.ts decide), journals, taps and disk files (agent/).
@@ -64,7 +64,6 @@ export interface Hypervisor {
   ): Promise<{ guest: Guest; endpoint: Endpoint }>;
   /** The guests of this host that run now, whoever started them: asked of the system, not of a file. */
   adopt(): Promise<Guest[]>;
-  close(): Promise<void>;
 }
 
 /**
@@ -158,7 +157,6 @@ export interface Transfer {
   start(to: Endpoint, options: TransferOptions): Promise<void>;
   numbers(): Promise<TransferNumbers>;
   limitDowntime(ms: number): Promise<void>;
-  limitBandwidth(bytesPerSecond: number | null): Promise<void>;
   /** The point of no return of a post-copy. */
   switchToPostCopy(): Promise<void>;
   /** Only in warm-up. The guest runs on here; resolves when the transfer has ended. */

@@ -94,9 +94,6 @@ export function transferOf(qmp: QmpConnection, memoryMiB: number): Transfer {
     async limitDowntime(ms) {
       await qmp.execute('migrate-set-parameters', { 'downtime-limit': ms });
     },
-    async limitBandwidth(bytesPerSecond) {
-      await qmp.execute('migrate-set-parameters', { 'max-bandwidth': bytesPerSecond ?? unlimitedBytesPerSecond });
-    },
     async switchToPostCopy() {
       await qmp.execute('migrate-start-postcopy');
     },

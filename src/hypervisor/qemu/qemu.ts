@@ -102,8 +102,6 @@ class QemuHypervisor implements Hypervisor {
     }
   }
 
-  async close(): Promise<void> {}
-
   async #start(options: LaunchOptions, extra: readonly string[]): Promise<QemuGuest> {
     const { qemu, accel, runDir, logDir } = this.#options;
     const files = processes.filesOf(runDir, logDir, options.key);
