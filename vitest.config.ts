@@ -1,6 +1,6 @@
 // The tests that need no lab. `unit` runs in milliseconds and touches nothing outside the process but temporary files;
-// `contract` runs one suite against several implementations and may start real programs (QEMU, a store). The lab's
-// scenarios are an ordinary program (test/lab/run.ts), not vitest tests.
+// `sim` runs whole fleets on virtual time; `contract` runs one suite against several implementations and may start real
+// programs (QEMU, a store); `web` looks at the dashboard with a real browser. The lab's scenarios are an ordinary program (test/lab/run.ts), not vitest tests.
 
 import { defineConfig } from 'vitest/config';
 
@@ -14,7 +14,17 @@ export default defineConfig({
           ...common,
           name: 'unit',
           include: ['src/**/*.test.ts', 'test/property/**/*.test.ts', 'bench/**/*.test.ts', 'tools/**/*.test.mjs'],
-          testTimeout: 10_000,
+          // Far beyond what any takes: a busy machine must not fail one.
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'sim',
+          include: ['test/sim/**/*.test.ts'],
+          testTimeout: 480_000,
           hookTimeout: 10_000,
         },
       },
@@ -23,6 +33,17 @@ export default defineConfig({
           ...common,
           name: 'contract',
           include: ['test/contract/**/*.test.ts'],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'web',
+          include: ['test/web/**/*.test.ts'],
+          // Each waits for its fleet most of the time.
+          maxWorkers: 2,
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

@@ -16,6 +16,12 @@ switch (word) {
   case 'agent':
     process.exitCode = await (await import('./agent/main.ts')).runAgent(rest);
     break;
+  case 'restore':
+    process.exitCode = await (await import('./control/main.ts')).runRestore(rest);
+    break;
+  case 'guard':
+    process.exitCode = await (await import('./agent/guard/main.ts')).runGuard(rest);
+    break;
   case 'lab':
     process.exitCode = await (await import('./lab/main.ts')).runLab(rest);
     break;

@@ -16,6 +16,7 @@ const parts = {
   format: { script: 'node_modules/oxfmt/bin/oxfmt', args: ['--check', '.'], mend: 'npm run format' },
   lint: { script: 'node_modules/oxlint/bin/oxlint', args: ['--type-aware', '--deny-warnings'] },
   types: { script: 'node_modules/typescript/bin/tsc', args: ['-p', 'tsconfig.json'] },
+  'web-types': { script: 'node_modules/typescript/bin/tsc', args: ['-p', 'src/web/tsconfig.json'] },
   unused: { script: 'node_modules/knip/bin/knip.js', args: ['--no-progress'] },
   tidy: { script: 'tools/tidy.mjs', args: [] },
 };
@@ -41,7 +42,7 @@ async function main() {
   console.log('');
   for (const { name, ok, seconds } of results) {
     const mend = !ok && parts[name].mend ? `   mend: ${parts[name].mend}` : '';
-    console.log(`${ok ? 'ok    ' : 'FAILED'}  ${name.padEnd(8)} ${seconds.toFixed(1)} s${mend}`);
+    console.log(`${ok ? 'ok    ' : 'FAILED'}  ${name.padEnd(9)} ${seconds.toFixed(1)} s${mend}`);
   }
   const seconds = (performance.now() - startedAt) / 1000;
   console.log(

@@ -2,7 +2,13 @@
 // nothing to do. Plain JS for any Node >= 18 and without packages, because it runs before there are any.
 //
 //   .drover/qemu      QEMU of our own, where the system's will not do
-//   .drover/debian    Debian's cloud kernel and busybox, unpacked
+//   .drover/ipmi      ipmitool and ipmi_sim, for power controllers
+//   .drover/debian    Debian's cloud kernel, busybox and guest agent, unpacked
+//   .drover/etcd      etcd, where the system has none
+//   .drover/prometheus    Prometheus, where the system has none
+//   .drover/shells    zsh and fish, which complete our command lines in tests
+//   .drover/chromium  Chromium, where the system has none, for the tests of the dashboard
+//   .drover/web       the dashboard, built
 //   .drover/guest     the lab's guest image        .drover/bin   the lab's small programs
 //
 // Everything in .drover appears by one rename or carries a stamp written last: an interrupted set-up is repaired by the next.
@@ -11,17 +17,23 @@ import { statSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { closePrivateApt, install, installCommand, notInstalled, openPrivateApt } from './setup/apt.mjs';
+import { downloadChromium, missingChromium } from './setup/chromium.mjs';
+import { downloadEtcd, missingEtcd } from './setup/etcd.mjs';
 import { buildGuest, downloadGuestParts, guestState, missingGuestParts } from './setup/guest.mjs';
 import { lookAtHost } from './setup/host.mjs';
+import { downloadIpmi, missingIpmi } from './setup/ipmi.mjs';
 import { alone } from './setup/lock.mjs';
 import { installPackages, missingPackages } from './setup/packages.mjs';
+import { buildPage, missingPage } from './setup/page.mjs';
+import { downloadPrometheus, missingPrometheus } from './setup/prometheus.mjs';
 import { downloadQemu, missingQemu, qemuTrouble } from './setup/qemu.mjs';
+import { downloadShells, missingShells } from './setup/shells.mjs';
 import { command, droverDir, interruptible, repo, SetupError, startLog, step } from './setup/run.mjs';
 
 /** a C compiler for the guest's program; xz for Debian 13's kernel modules */
 const buildPackages = ['gcc', 'libc6-dev', 'xz-utils'];
-/** and ip, tc and ss for the lab's networks */
-const systemPackages = ['iproute2', ...buildPackages];
+/** and ip, tc and ss for the lab's networks; groff, which checks the man pages */
+const systemPackages = ['iproute2', 'groff-base', ...buildPackages];
 
 /**
  * @param {{ need: 'everything' | 'what-can-be' }} options
@@ -49,7 +61,12 @@ function survey(host, need) {
   const lab = host.noLab === undefined;
   const qemu = lab ? missingQemu(host) : { download: false, packages: [] };
   const guestParts = lab && missingGuestParts();
-  const packages = lab ? [...notInstalled(systemPackages), ...qemu.packages] : [];
+  const etcd = lab && missingEtcd();
+  const prometheus = lab && missingPrometheus();
+  const shells = lab && missingShells();
+  const chromium = lab && missingChromium();
+  const ipmi = lab ? missingIpmi() : { download: false, packages: [] };
+  const packages = lab ? [...notInstalled(systemPackages), ...qemu.packages, ...ipmi.packages] : [];
   const mayInstall = host.becomeRoot !== undefined || need === 'everything';
   const npm = missingPackages();
   // The image is made by a compiler that may not be there; QEMU is not needed to make it.
@@ -59,13 +76,20 @@ function survey(host, need) {
     todo.push(
       `QEMU from ${host.codename}-backports into .drover/qemu, beside the system's (no KVM here: QEMU 10 is needed)`,
     );
-  if (guestParts) todo.push("Debian's cloud kernel and busybox into .drover/debian, for the lab's guests");
+  if (ipmi.download) todo.push('ipmitool and ipmi_sim into .drover/ipmi, for power controllers and those of the lab');
+  if (guestParts) todo.push("Debian's cloud kernel, busybox and guest agent into .drover/debian, for the lab's guests");
+  if (etcd) todo.push("Debian's etcd into .drover/etcd, for stores and labs with several servers");
+  if (prometheus) todo.push("Debian's Prometheus into .drover/prometheus, for the tests of metrics and alerts");
+  if (shells) todo.push('zsh and fish into .drover/shells, for the tests of completion');
+  if (chromium) todo.push("Debian's Chromium into .drover/chromium, for the tests of the dashboard");
   if (packages.length > 0 && mayInstall) todo.push(`Debian packages, installed by apt: ${packages.join(' ')}`);
-  if (qemu.download && mayInstall)
-    todo.push('the shared libraries which that QEMU needs, installed by apt where missing');
+  if ((qemu.download || ipmi.download) && mayInstall)
+    todo.push('the shared libraries which those need, installed by apt where missing');
   if (npm) todo.push('npm packages into node_modules (npm ci)');
+  const web = missingPage();
+  if (web) todo.push('the dashboard, built into .drover/web');
   if (guest === 'to build' && mayBuild) todo.push("the lab's guest image into .drover/guest");
-  return { todo, qemu, guestParts, packages, npm, guest };
+  return { todo, qemu, guestParts, etcd, prometheus, shells, chromium, ipmi, web, packages, npm, guest };
 }
 
 async function mend(host, need) {
@@ -76,14 +100,21 @@ async function mend(host, need) {
   console.log('Drover sets up what is missing here:');
   for (const line of missing.todo) console.log(`  - ${line}`);
 
-  if (missing.qemu.download || missing.guestParts) {
-    await step('Reading package lists', () => openPrivateApt(host.codename, missing.qemu.download));
-    if (missing.qemu.download) await step('Downloading and unpacking QEMU', () => downloadQemu(host));
-    if (missing.guestParts) await step('Downloading and unpacking the guest kernel and busybox', downloadGuestParts);
+  const { qemu, guestParts, etcd, prometheus, shells, chromium, ipmi } = missing;
+  if (qemu.download || guestParts || etcd || prometheus || shells || chromium || ipmi.download) {
+    await step('Reading package lists', () => openPrivateApt(host.codename, qemu.download));
+    if (qemu.download) await step('Downloading and unpacking QEMU', () => downloadQemu(host));
+    if (guestParts) await step('Downloading and unpacking what the guest is made of', downloadGuestParts);
+    if (etcd) await step('Downloading and unpacking etcd', downloadEtcd);
+    if (prometheus) await step('Downloading and unpacking Prometheus', downloadPrometheus);
+    if (shells) await step('Downloading and unpacking zsh and fish', downloadShells);
+    if (chromium) await step('Downloading and unpacking Chromium', downloadChromium);
+    if (ipmi.download) await step('Downloading and unpacking the IPMI programs', downloadIpmi);
     closePrivateApt();
     missing = survey(host, need);
   }
   if (missing.npm) await step('Installing npm packages', installPackages);
+  if (missing.web) await step('Building the dashboard', buildPage);
   if (missing.packages.length > 0) {
     if (host.becomeRoot !== undefined) {
       await step(`Installing ${missing.packages.length} Debian packages`, () =>

@@ -1,7 +1,7 @@
 // npm test: the set-up, then every test there is: `check` (all that is known without running the code), `unit`,
-// `contract`, `lab` (scenarios on real guests; needs root). `npm test -- unit lab` runs some of them. What cannot run here is
-// said, never silently missing. The last line is "N passed, N failed": tests and scenarios, and one
-// failure for each part that broke down.
+// `sim`, `contract`, `web` (the dashboard in a browser), `lab` (scenarios on real guests; needs root). `npm test -- unit lab` runs some of them. What cannot
+// run here is said, never silently missing. The last line is "N passed, N failed": tests and scenarios, and one failure for
+// each part that broke down.
 
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
@@ -19,8 +19,10 @@ const afterTermMs = 20_000;
 /** @type {Record<string, (setup: Awaited<ReturnType<typeof setUp>>) => Promise<Outcome>>} */
 const parts = {
   check: runCheck,
-  unit: () => runVitest('unit', 5 * minuteMs),
-  contract: () => runVitest('contract', 8 * minuteMs),
+  unit: () => runVitest('unit', 12 * minuteMs),
+  sim: () => runVitest('sim', 12 * minuteMs),
+  contract: () => runVitest('contract', 12 * minuteMs),
+  web: () => runVitest('web', 8 * minuteMs),
   lab: runScenarios,
 };
 
@@ -105,7 +107,7 @@ async function runScenarios({ host, leftOut }) {
   if (leftOut.length > 0) return { passed: 0, failed: 0, leftOut: leftOut.join('; ') };
   const { code, lastLine } = await run(
     [...host.becomeRoot, node24, '--disable-warning=ExperimentalWarning', scenarios],
-    30 * minuteMs,
+    45 * minuteMs,
   );
   const counts = /^(\d+) passed, (\d+) failed$/.exec(lastLine);
   const passed = Number(counts?.[1] ?? 0);

@@ -14,12 +14,12 @@ const maxLines = 600;
 const maxBytes = 512 * 1024;
 const textFile = /(\.(ts|tsx|mjs|js|json|md|sh|c|h|yml|yaml|toml|css|html|txt|service)|\/(run|drover))$/;
 const codeFile = /\.(ts|tsx|mjs|js|c|h|sh)$/;
-const generated = /(\.gen\.ts$|^package-lock\.json$|^docs\/reference\/|^test\/.*\/(recorded|fixtures)\/)/;
+const generated = /(\.gen\.(ts|json)$|^package-lock\.json$|^docs\/reference\/|^test\/.*\/(recorded|fixtures)\/)/;
 /** these files hold the rules, so they must be able to name what they forbid */
 const ownRules = new Set(['tools/tidy.mjs', '.oxlintrc.json', 'CONTRIBUTING.md']);
 
 const srcFolders = new Set(
-  'model migration planner wire store hypervisor control agent cli web sim lab runtime'.split(' '),
+  'model migration planner wire store hypervisor control agent cli web sim lab dev runtime'.split(' '),
 );
 
 /** [where, what, why and what instead] */

@@ -8,21 +8,23 @@ import type { Endpoint } from '../model/host.ts';
 import type { MigrationId, VmId } from '../model/ids.ts';
 import type { Policy, Technique } from '../model/migration.ts';
 import type { RunningSpec } from '../model/vm.ts';
-import type { FleetKey, Listener } from '../runtime/channel.ts';
+import { listenChannels, openChannel, type FleetKey, type Listener } from '../runtime/channel.ts';
 import { systemClock, type Clock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
 import type { Fact, MoveJob, Order, OrderKind } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
 import { openFacts, type Facts } from './facts.ts';
 import { Guests } from './guests.ts';
-import { listenForPeers } from './handover.ts';
+import { answerPeer } from './handover.ts';
 import { openJournal, type Part } from './journal.ts';
 import { Orders } from './orders.ts';
+import { Relay } from './relay.ts';
+import { Tasks } from './tasks.ts';
 
 /** Names that tests give to things; the real ones come from the server. */
 export const vm = 'vm_1' as VmId;
 export const migration = 'mig_1' as MigrationId;
-const fleetKey = Object.assign(new Uint8Array(32).fill(7), { fleetKey: true as const }) satisfies FleetKey;
+export const fleetKey = Object.assign(new Uint8Array(32).fill(7), { fleetKey: true as const }) satisfies FleetKey;
 
 export const running: RunningSpec = {
   argvVersion: 1,
@@ -59,7 +61,12 @@ export class FakeHost {
   facts!: Facts;
   guests!: Guests;
   orders!: Orders;
+  tasks!: Tasks;
   context!: AgentContext;
+  /** What the guard would say of its guests. */
+  leaseTrouble: string | null = null;
+  /** Where it hands on to when a peer asks. */
+  servers: readonly Endpoint[] = [];
   readonly #clock: Clock;
   readonly #dir = mkdtempSync(join(tmpdir(), 'drover-agent-'));
   readonly #name: string;
@@ -96,6 +103,7 @@ export class FakeHost {
         ...facts,
         migration: (fact) => (life.isOver ? undefined : facts.migration(fact)),
         guest: (fact) => (life.isOver ? undefined : facts.guest(fact)),
+        task: (fact) => (life.isOver ? undefined : facts.task(fact)),
       },
       network: {
         attach: async (of, nics) => {
@@ -111,14 +119,24 @@ export class FakeHost {
       disks: { pools: {}, provision: async () => {}, remove: async () => {} },
       clock: this.#clock,
       log: createLog({ to: { write: () => {} } }),
-      fleetKey,
+      dial: (to, dialling) => openChannel({ ...to, ...dialling, key: fleetKey }),
       migrationAddress: '127.0.0.1',
+      leaseTrouble: () => this.leaseTrouble,
       sample: () => {},
     };
     this.guests = new Guests(this.context);
-    this.orders = new Orders(this.context, this.guests);
+    this.tasks = new Tasks(this.context, this.guests);
+    this.orders = new Orders(this.context, this.guests, this.tasks);
     await this.guests.adopt();
-    this.#listener = await listenForPeers(this.context, { address: '127.0.0.1', port: 0 }, this.orders);
+    this.#listener = await listenChannels({
+      address: '127.0.0.1',
+      port: 0,
+      key: fleetKey,
+      onChannel: (channel) => {
+        const relay = new Relay(this.context, this.servers);
+        answerPeer(this.context, channel, this.orders, (one) => void relay.carry(one));
+      },
+    });
     this.orders.resume();
     return this;
   }

@@ -6,12 +6,23 @@
  */
 import { FailureError, type Guest, type GuestGone } from '../hypervisor/hypervisor.ts';
 import { messageOf, type Failure } from '../model/failure.ts';
-import type { VmId } from '../model/ids.ts';
+import type { MigrationId, VmId } from '../model/ids.ts';
 import type { Provision, RunningSpec, VmSpec } from '../model/vm.ts';
-import type { FoundGuest } from '../wire/agent.ts';
+import type { FoundGuest, KnownVm } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
 import type { Part } from './journal.ts';
 import { tapName } from './network.ts';
+
+interface EntryChange {
+  readonly generation?: number;
+  readonly taps?: readonly string[];
+  readonly name?: string;
+  readonly over?: number;
+  readonly stayed?: MigrationId;
+}
+
+/** An order that is so late was held up by more than any network. */
+const removedKeptMs = 3_600_000;
 
 export class Guests {
   readonly running = new Map<VmId, Guest>();
@@ -44,15 +55,28 @@ export class Guests {
       if (entry.part.kind === 'runs' && !this.running.has(entry.vm)) await this.#ended(entry.vm, null, false);
     }
     await this.#sweepTaps();
+    this.#sweepRemoved();
   }
 
   part(vm: VmId): Part {
     return this.#context.journal.vm(vm)?.part ?? { kind: 'none' };
   }
 
+  /** Has the guest of this decision, or of a newer one, run here and ended? */
+  isOver(vm: VmId, generation: number): boolean {
+    return generation <= (this.#context.journal.vm(vm)?.over ?? -1);
+  }
+
+  /** Has this move ended with its guest here? */
+  hasStayed(vm: VmId, migration: MigrationId): boolean {
+    return this.#context.journal.vm(vm)?.stayed === migration;
+  }
+
   /** Journals the part this host plays for a VM; returns when it is on disk. */
-  setPart(vm: VmId, part: Part, change: { generation?: number; taps?: readonly string[]; name?: string } = {}): void {
+  setPart(vm: VmId, part: Part, change: EntryChange = {}): void {
     const entry = this.#context.journal.vm(vm);
+    const over = change.over ?? entry?.over;
+    const stayed = change.stayed ?? entry?.stayed;
     this.#context.journal.setVm({
       schema: 1,
       vm,
@@ -60,6 +84,8 @@ export class Guests {
       generation: Math.max(change.generation ?? 0, entry?.generation ?? 0),
       part,
       taps: change.taps ?? entry?.taps ?? [],
+      ...(over === undefined ? {} : { over }),
+      ...(stayed === undefined ? {} : { stayed }),
     });
   }
 
@@ -75,6 +101,26 @@ export class Guests {
     });
   }
 
+  /** Everything the journal holds, with what runs of it. */
+  known(): KnownVm[] {
+    const entries = this.#context.journal.vms().filter(({ removedAt }) => removedAt === undefined);
+    return entries.map(({ vm, name, generation, part }) => {
+      const guest = this.running.get(vm);
+      const job = 'job' in part ? part.job : null;
+      return {
+        vm,
+        name,
+        generation,
+        part: part.kind,
+        runs: guest !== undefined,
+        running: guest?.running ?? null,
+        migration: job?.migration ?? null,
+        job,
+        targetPeer: 'targetPeer' in part ? part.targetPeer : null,
+      };
+    });
+  }
+
   /** Starts a guest, from disk. @throws FailureError */
   async start(
     vm: VmId,
@@ -85,6 +131,7 @@ export class Guests {
   ): Promise<RunningSpec> {
     const { hypervisor, network, disks } = this.#context;
     const running = frozen ?? hypervisor.freeze(spec);
+    requireLease(this.#context, running.spec);
     const taps = await attachOrFail(() => network.attach(vm, running.spec.nics));
     // Known before the guest is there: whoever finds it after a crash must not take its network away.
     this.setPart(vm, { kind: 'none' }, { generation, taps, name });
@@ -104,9 +151,9 @@ export class Guests {
     }
   }
 
-  /** Takes over a guest that arrived here; its end is reported from now on. */
-  settle(vm: VmId): void {
-    this.setPart(vm, { kind: 'runs' });
+  /** Takes over a guest that arrived here, or `stayed` when that move ended; its end is reported from now on. */
+  settle(vm: VmId, stayed?: MigrationId): void {
+    this.setPart(vm, { kind: 'runs' }, stayed === undefined ? {} : { stayed });
   }
 
   add(guest: Guest): void {
@@ -166,7 +213,9 @@ export class Guests {
     if (this.running.get(vm) !== guest) return; // an older copy
     this.running.delete(vm);
     const stopped = this.#stopping.delete(vm);
-    if (this.part(vm).kind === 'runs') await this.#ended(vm, gone, stopped);
+    if (this.part(vm).kind === 'runs') {
+      await this.#ended(vm, gone, stopped, this.#context.leaseTrouble(guest.running.spec));
+    }
   }
 
   async #watchPanic(guest: Guest): Promise<void> {
@@ -182,33 +231,51 @@ export class Guests {
     }
   }
 
-  async #ended(vm: VmId, gone: GuestGone | null, stopped: boolean): Promise<void> {
+  async #ended(vm: VmId, gone: GuestGone | null, stopped: boolean, lease: string | null = null): Promise<void> {
     const { facts, journal, clock } = this.#context;
     const how = gone?.how === 'powered-off' ? 'powered-off' : stopped ? 'stopped' : 'died';
     const generation = journal.vm(vm)?.generation ?? 0;
-    await this.leave(vm, { kind: 'none' }, () =>
-      facts.guest({
-        vm,
-        generation,
-        at: gone?.at ?? clock.now(),
-        kind: 'ended',
-        how,
-        message:
-          how === 'died'
-            ? `Its QEMU process ended unexpectedly${gone?.words ? `: ${gone.words}` : ' while the agent was away'}.`
-            : '',
-      }),
-    );
+    const died =
+      lease ?? `Its QEMU process ended unexpectedly${gone?.words ? `: ${gone.words}` : ' while the agent was away'}.`;
+    const message = how === 'died' ? died : '';
+    const say = () => facts.guest({ vm, generation, at: gone?.at ?? clock.now(), kind: 'ended', how, message });
+    await this.leave(vm, { kind: 'none' }, say, generation);
   }
 
   /**
    * Nothing of the guest is left on this host: its taps go, `say` tells, its entry says so. In this order: what is told
    * may bring the guest back at once, and a fact may come twice after a crash, but must come.
+   * @param over the decision by which it ran here
    */
-  async leave(vm: VmId, part: Part = { kind: 'none' }, say?: () => void): Promise<void> {
+  async leave(vm: VmId, part: Part = { kind: 'none' }, say?: () => void, over?: number): Promise<void> {
     await this.#context.network.detach(this.#context.journal.vm(vm)?.taps ?? []);
     say?.();
-    if (this.#context.journal.vm(vm)) this.setPart(vm, part, { taps: [] });
+    if (this.#context.journal.vm(vm)) this.setPart(vm, part, { taps: [], ...(over === undefined ? {} : { over }) });
+  }
+
+  /** The VM was deleted. */
+  forget(vm: VmId, generation: number): void {
+    const { journal, clock } = this.#context;
+    this.#sweepRemoved();
+    const newest = Math.max(generation, journal.vm(vm)?.generation ?? 0);
+    const part = { kind: 'none' } as const;
+    journal.setVm({
+      schema: 1,
+      vm,
+      name: vm,
+      generation: newest,
+      part,
+      taps: [],
+      over: newest,
+      removedAt: clock.now(),
+    });
+  }
+
+  #sweepRemoved(): void {
+    const { journal, clock } = this.#context;
+    for (const { vm, removedAt } of journal.vms()) {
+      if (removedAt !== undefined && Math.abs(clock.now() - removedAt) > removedKeptMs) journal.forgetVm(vm);
+    }
   }
 
   async #sweepTaps(): Promise<void> {
@@ -237,6 +304,15 @@ export async function pressPowerButton(guest: Guest, timeoutMs: number, context:
   if (!over.signal.aborted) return false;
   await gone;
   return true;
+}
+
+/** A guest that would be killed at once is not started. @throws FailureError */
+export function requireLease(context: AgentContext, spec: VmSpec): void {
+  const message = context.leaseTrouble(spec);
+  if (message === null) return;
+  const hint =
+    'Use another host, or mend the pool there: its guard takes up a new lease by itself (docs/guide/leases.md).';
+  throw new FailureError({ code: 'guest-start-failed', message, hint });
 }
 
 async function attachOrFail(attach: () => Promise<string[]>): Promise<string[]> {

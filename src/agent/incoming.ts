@@ -9,16 +9,22 @@ import type { Guest, GuestEvent, GuestState } from '../hypervisor/hypervisor.ts'
 import { messageOf, type Failure } from '../model/failure.ts';
 import type { VmId } from '../model/ids.ts';
 import type { MigrationFact } from '../migration/step.ts';
-import type { MoveJob } from '../wire/agent.ts';
+import type { MoveJob, Order } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
-import { failureOf, type Guests } from './guests.ts';
-import type { GoResult } from './handover.ts';
+import { failureOf, requireLease, type Guests } from './guests.ts';
+import type { GoResult, RejoinReply } from './handover.ts';
 import { transferOptions } from './transfer-options.ts';
 
 const resumeTimeoutMs = 20_000;
 const retryMs = 250;
+/** How long QEMU may take from being told that its link is broken until it is. Less than the source waits. */
+const breakOffMs = 3000;
+const breakOffRetryMs = 50;
 /** Less than the source waits for: its next `go` finds out. */
 const goAnswerMs = 5000;
+
+/** What an order to close allows. */
+export type MayClose = Pick<Extract<Order, { kind: 'close' }>, 'evenIfItRan' | 'unlessWhole'>;
 
 export class Incoming {
   readonly job: MoveJob;
@@ -28,6 +34,7 @@ export class Incoming {
   readonly #guest: Guest;
   #continuing: Promise<void> | undefined;
   #allNoted = false;
+  #rejoins = 0;
   #closing = false;
   /** In post-copy: the end of the transfer means that the last page is here. */
   #switched = false;
@@ -58,6 +65,7 @@ export class Incoming {
     let taps: string[] = [];
     let started: Guest | undefined;
     try {
+      requireLease(context, job.running.spec);
       taps = await network.attach(vm, job.running.spec.nics);
       guests.setPart(vm, { kind: 'receiving', job }, { generation, taps, name: job.vmName });
       const { guest, endpoint } = await hypervisor.receive(
@@ -135,15 +143,49 @@ export class Incoming {
     }
   }
 
+  /**
+   * A post-copy broke off: breaks off here too and listens for the rest, each time on the next of this host's addresses.
+   * QEMU's main loop may hang on a missing page, so nothing is asked that waits for it.
+   */
+  async rejoin(listen: boolean): Promise<RejoinReply> {
+    const reply = (result: RejoinReply['result'], says: string, endpoint: RejoinReply['endpoint'] = null) => ({
+      result,
+      endpoint,
+      says,
+    });
+    const part = this.#guests.part(this.vm);
+    if (this.#provenUnrun()) return reply('gone', 'the copy is gone and never ran');
+    if (part.kind === 'receiving') return reply('not-switched', 'the copy has not got the execution state yet');
+    if (part.kind === 'none') return reply('incomplete', 'the copy ran, and is gone');
+    if (part.kind !== 'continuing' || this.#allNoted) return reply('complete', 'every page is here');
+    if (!listen || !part.withFaults) return reply('incomplete', 'pages are missing');
+    const { clock, migrationAddress, migrationAddresses = [migrationAddress] } = this.#context;
+    const address = migrationAddresses[this.#rejoins++ % migrationAddresses.length] ?? migrationAddress;
+    const deadline = clock.monotonic() + breakOffMs;
+    for (;;) {
+      try {
+        // Refused where it is broken already, or over: then listening tells which.
+        await this.#guest.transfer.pause().catch(() => {});
+        return reply('listening', '', await this.#guest.transfer.listenAgain(address));
+      } catch (error) {
+        if (this.#allNoted) return reply('complete', 'every page is here');
+        if (clock.monotonic() >= deadline) return reply('incomplete', messageOf(error));
+        await clock.sleep(breakOffRetryMs);
+      }
+    }
+  }
+
   #provenUnrun(): boolean {
     const part = this.#guests.part(this.vm);
     return part.kind === 'gone-unrun' && part.job.migration === this.job.migration;
   }
 
-  /** Ends a copy that never ran. @returns a refusal when it may have run */
-  async close(evenIfItRan: boolean): Promise<string | null> {
+  /** Ends a copy that never ran, or one that the order allows besides. @returns a refusal when it must stay */
+  async close({ evenIfItRan, unlessWhole = false }: MayClose): Promise<string | null> {
     const part = this.#guests.part(this.vm);
     if (part.kind !== 'receiving' && !evenIfItRan) return `the guest of ${this.job.vmName} may run here`;
+    const whole = this.#allNoted || (part.kind === 'continuing' && !part.withFaults);
+    if (whole && unlessWhole) return `the guest of ${this.job.vmName} runs here and lacks nothing`;
     this.#closing = true;
     await this.#guest.destroy();
     await this.over;
@@ -186,7 +228,7 @@ export class Incoming {
     const part = this.#guests.part(this.vm);
     if (part.kind === 'receiving') {
       this.#guests.setPart(this.vm, { kind: 'continuing', job: this.job, withFaults });
-    } else if ((await this.#state()) === 'running') {
+    } else if (hasRun(await this.#state())) {
       // An earlier try was carried out, though nobody saw it.
       return this.#arrived(withFaults, this.#context.clock.now());
     }
@@ -198,7 +240,7 @@ export class Incoming {
       );
       if (asked === true) break;
       // A command without an answer may still be carried out, so what counts is whether the guest runs.
-      if ((await this.#state()) === 'running') break;
+      if (hasRun(await this.#state())) break;
       await this.#context.clock.sleep(retryMs);
     }
     const at = await resumed;
@@ -220,7 +262,7 @@ export class Incoming {
   }
 
   async #whenRunning(): Promise<number> {
-    if ((await this.#state()) === 'running') return this.#context.clock.now();
+    if (hasRun(await this.#state())) return this.#context.clock.now();
     throw new Error(`${this.job.vmName} did not resume within ${resumeTimeoutMs} ms`);
   }
 
@@ -303,3 +345,6 @@ export class Incoming {
 
 type Without<T> = T extends unknown ? Omit<T, 'migration' | 'at'> : never;
 export type FactBody = Without<MigrationFact>;
+
+/** Its vCPUs were let run, whatever they wait for now. */
+const hasRun = (state: GuestState) => state === 'running' || state === 'broken-post-copy';

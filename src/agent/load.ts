@@ -8,7 +8,8 @@ export interface LoadMeter {
   measure(guests: ReadonlyMap<VmId, { load(): Promise<GuestLoad> }>, now: number): Promise<HostLoad>;
 }
 
-export function loadMeter(): LoadMeter {
+/** @param watts of processors and memory since it was asked last; null: no meters */
+export function loadMeter(watts: () => number | null): LoadMeter {
   let before = cpuTimes();
   return {
     async measure(guests, now) {
@@ -19,6 +20,7 @@ export function loadMeter(): LoadMeter {
       const memory = meminfo();
       const loads: [VmId, GuestLoad][] = [];
       for (const [vm, guest] of guests) loads.push([vm, await guest.load()]);
+      const raplWatts = watts();
       const pressure = { cpu: pressureOf('cpu'), memory: pressureOf('memory') };
       return {
         at: now,
@@ -30,8 +32,18 @@ export function loadMeter(): LoadMeter {
             ? null
             : { cpu: pressure.cpu, memory: pressure.memory },
         guests: Object.fromEntries(loads),
+        ...(raplWatts !== null && { raplWatts }),
       };
     },
+  };
+}
+
+/** The meter itself, and what it measured last: it counts from one asking to the next, so that nobody else may ask. */
+export function remembering(meter: LoadMeter): { readonly meter: LoadMeter; readonly last: () => HostLoad | null } {
+  let last: HostLoad | null = null;
+  return {
+    meter: { measure: async (guests, now) => (last = await meter.measure(guests, now)) },
+    last: () => last,
   };
 }
 

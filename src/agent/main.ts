@@ -1,7 +1,5 @@
 /** `drover agent`: one per host. Builds its parts, finds what runs, then listens for peers and dials the server. */
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
-import { connect, createServer, type Server } from 'node:net';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
@@ -9,46 +7,70 @@ import { UserError, messageOf } from '../model/failure.ts';
 import { namePattern } from '../model/ids.ts';
 import type { Endpoint, HostInventory } from '../model/host.ts';
 import { detectAccel, locateQemu } from '../hypervisor/qemu/locate.ts';
+import { guestsUsing } from '../hypervisor/qemu/guests-using.ts';
+import { killProcess } from '../hypervisor/qemu/process.ts';
 import { openQemu } from '../hypervisor/qemu/qemu.ts';
-import { readFleetKey } from '../runtime/channel.ts';
-import { systemClock } from '../runtime/clock.ts';
+import {
+  listenChannels,
+  openChannel,
+  readFleetKey,
+  type Channel,
+  type FleetKey,
+  type Listener,
+} from '../runtime/channel.ts';
+import { bootClock, systemClock } from '../runtime/clock.ts';
 import { createLog } from '../runtime/log.ts';
-import type { AgentContext } from './context.ts';
+import { startAgent } from './agent.ts';
+import { holdAlone, runDirectory } from './alone.ts';
 import { openDisks } from './disks.ts';
 import { openFacts } from './facts.ts';
-import { Guests } from './guests.ts';
-import { listenForPeers } from './handover.ts';
+import { PoolFiles } from './guard/pool-files.ts';
+import { guardRestPath, guardStatePath, readGuardState } from './guard/state-file.ts';
+import { healthMeter, smartctl } from './health.ts';
 import { openJournal } from './journal.ts';
-import { cpuModelName, memoryTotalMiB } from './load.ts';
-import { openNetwork } from './network.ts';
-import { Orders } from './orders.ts';
-import { Uplink } from './uplink.ts';
+import { openLeases } from './leases.ts';
+import { cpuModelName, loadMeter, memoryTotalMiB, remembering } from './load.ts';
+import type { agentMetrics } from './metrics.ts';
+import { interfaceBytesPerSecond, openNetwork } from './network.ts';
+import { collect, parsePairs, usage } from './options.ts';
+import { raplMeter } from './rapl.ts';
+import { sleepMeans } from './sleep-means.ts';
 
 interface AgentOptions {
   state: string;
   name: string;
   server: string[];
   fleetKey: string;
-  peer: string;
-  migrationAddress: string;
+  peer: string[];
+  migrationAddress: string[];
   network: string[];
   pool: string[];
   accel: 'auto' | 'kvm' | 'tcg';
   qemu?: string;
   memory?: string;
   sendQueue: 'bounded' | 'system';
+  bootIdFile: string;
+  powerState: string;
+  metricsListen?: string;
 }
 
-const collect = (value: string, before: string[] = []) => [...before, value];
-
-function command(): Command {
+/** Its options and help. */
+export function agentCommand(): Command {
   return new Command('drover agent')
     .description('Runs on each host: starts guests, moves them, reports. Guests survive its end.')
     .requiredOption('--name <host>', 'name of this host in the fleet')
     .requiredOption('--server <address:port>', "the server's port for agents; may be given again", collect)
     .requiredOption('--fleet-key <file>', 'the key that all programs of the fleet share')
-    .requiredOption('--peer <address:port>', 'where agents of other hosts reach this one')
-    .requiredOption('--migration-address <address>', "where guests' memory is received")
+    .requiredOption(
+      '--peer <address:port>',
+      'where agents of other hosts reach this one; given again: another way',
+      collect,
+    )
+    .requiredOption(
+      '--migration-address <address>',
+      "where guests' memory is received; given again: another way, for a link that breaks in post-copy",
+      collect,
+    )
     .option('--state <dir>', 'what must survive a restart', '/var/lib/drover/agent')
     .option('--network <name=bridge>', 'a network and its bridge here; may be given again', collect)
     .option('--pool <name=dir>', 'a pool and its directory here; may be given again', collect)
@@ -67,6 +89,12 @@ function command(): Command {
         .choices(['bounded', 'system'])
         .default('bounded'),
     )
+    .option('--boot-id-file <file>', 'what changes with every boot', '/proc/sys/kernel/random/boot_id')
+    .option('--power-state <file>', 'where this host is suspended to memory', '/sys/power/state')
+    .option(
+      '--metrics-listen <address:port>',
+      'answers Prometheus at /metrics there, without a token (default: nowhere)',
+    )
     .addHelpText(
       'after',
       '\nExample:\n' +
@@ -78,7 +106,7 @@ function command(): Command {
 
 /** @returns the exit code: 0 after SIGTERM or SIGINT, 1 when it could not start, 2 for a wrong command line */
 export async function runAgent(argv: string[]): Promise<number> {
-  const parser = command();
+  const parser = agentCommand();
   try {
     parser.parse(argv, { from: 'user' });
   } catch (error) {
@@ -102,8 +130,12 @@ export async function runAgent(argv: string[]): Promise<number> {
 async function serve(options: AgentOptions): Promise<void> {
   if (!namePattern.test(options.name))
     throw usage(`'${options.name}' is not a host name.`, 'Use a-z, 0-9, "-" and ".".');
-  const peer = parseEndpoint(options.peer);
+  const [peer, ...otherPeers] = options.peer.map(parseEndpoint);
+  const [migrationAddress] = options.migrationAddress;
+  if (!peer || migrationAddress === undefined)
+    throw usage('--peer or --migration-address has no value.', 'See --help.');
   const servers = options.server.map(parseEndpoint);
+  const metricsAt = options.metricsListen === undefined ? undefined : parseEndpoint(options.metricsListen);
   const pools = parsePairs(options.pool ?? ['default=/var/lib/drover/pool'], 'pool');
   const bridges = parsePairs(options.network ?? ['default=br0'], 'network');
   const stateDir = resolve(options.state);
@@ -111,9 +143,9 @@ async function serve(options: AgentOptions): Promise<void> {
   for (const dir of Object.values(pools)) mkdirSync(dir, { recursive: true });
   const fleetKey = readKey(options.fleetKey);
 
-  const id = createHash('sha256').update(stateDir).digest('hex').slice(0, 12);
+  const runDir = runDirectory(stateDir);
   mkdirSync('/run/drover', { recursive: true, mode: 0o700 });
-  await holdAlone(`/run/drover/${id}.sock`, stateDir);
+  await holdAlone(`${runDir}.sock`, stateDir);
 
   const qemu = await locateQemu({
     ...(options.qemu === undefined ? {} : { qemuDir: options.qemu }),
@@ -122,7 +154,6 @@ async function serve(options: AgentOptions): Promise<void> {
   });
   if (!qemu.ok) throw new UserError('unavailable', qemu.reason, qemu.hint);
   const { accel } = detectAccel(options.accel === 'auto' ? {} : { override: options.accel });
-  const runDir = `/run/drover/${id}`;
   const hypervisor = openQemu({ qemu, accel, runDir, logDir: join(stateDir, 'logs') });
   const description = await hypervisor.describe();
 
@@ -137,20 +168,7 @@ async function serve(options: AgentOptions): Promise<void> {
     memoPath: join(stateDir, 'send-queue-before'),
     onTrouble: (what, error) => log.warn({ what, error: messageOf(error) }, 'the network could not be changed'),
   });
-  const holder: { uplink?: Uplink } = {};
-  const context: AgentContext = {
-    hostName: options.name,
-    hypervisor,
-    journal,
-    facts: openFacts(stateDir, journal),
-    network,
-    disks: openDisks({ pools, qemuImg: qemu.imgBinary, env: qemu.env }),
-    clock: systemClock,
-    log,
-    fleetKey,
-    migrationAddress: options.migrationAddress,
-    sample: (sample) => holder.uplink?.sample(sample),
-  };
+  const linkSpeed = interfaceBytesPerSecond(migrationAddress);
   const inventory: HostInventory = {
     cpus: cpus().length,
     memoryMiB: options.memory === undefined ? memoryTotalMiB() : parseMemory(options.memory),
@@ -160,66 +178,89 @@ async function serve(options: AgentOptions): Promise<void> {
     machines: description.machines,
     liveMigration: description.liveMigration,
     postCopy: description.postCopy,
+    hold: description.hold,
     networks: Object.keys(bridges).filter((name) => existsSync(`/sys/class/net/${bridges[name]}`)),
     pools: Object.keys(pools),
-    migrationAddress: options.migrationAddress,
+    migrationAddress,
+    migrationAddresses: options.migrationAddress,
     peer,
-    kernelBootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
+    otherPeers,
+    kernelBootId: readFileSync(options.bootIdFile, 'utf8').trim(),
+    measuresMemory: true,
+    ...(linkSpeed === undefined ? {} : { interfaceBytesPerSecond: linkSpeed }),
   };
 
-  const guests = new Guests(context);
-  const orders = new Orders(context, guests);
-  await guests.adopt();
-  const listener = await listenForPeers(context, peer, orders);
-  orders.resume();
-  const uplink = new Uplink(context, guests, orders, { servers, version: version(), inventory: async () => inventory });
-  holder.uplink = uplink;
+  const { kernelBootId } = inventory;
+  const leases = openLeases({
+    host: options.name,
+    pools: Object.entries(pools).map(([name, directory]) => new PoolFiles({ name, directory: resolve(directory) })),
+    clock: bootClock,
+    log,
+    guardian: {
+      read: () => readGuardState(guardStatePath(runDir), kernelBootId),
+      guestsOn: ({ paths }) => guestsUsing(runDir, () => paths),
+      killGuard: ({ pid, startTicks }) => killProcess(pid, startTicks),
+    },
+    restMark: {
+      set: () => writeFileSync(guardRestPath(runDir), '', { mode: 0o600 }),
+      clear: () => rmSync(guardRestPath(runDir), { force: true }),
+    },
+  });
+  // Taken in only where somebody asks for it: an agent shall be small, and there again at once.
+  const watched = metricsAt && { at: metricsAt, ...(await import('./metrics.ts')) };
+  let metrics: ReturnType<typeof agentMetrics> | null = null;
+  if (watched) await watched.listenForMetrics(watched.at, () => metrics);
+  const facts = openFacts(stateDir, journal);
+  const { meter, last: load } = remembering(loadMeter(raplMeter('/sys/class/powercap', systemClock)));
+  const agent = await startAgent({
+    hostName: options.name,
+    hypervisor,
+    journal,
+    facts,
+    network,
+    disks: openDisks({ pools, qemuImg: qemu.imgBinary, env: qemu.env }),
+    clock: systemClock,
+    log,
+    dial: (to, dialling) => openChannel({ ...to, ...dialling, key: fleetKey }),
+    migrationAddress,
+    migrationAddresses: options.migrationAddress,
+    servers,
+    version: version(),
+    meter,
+    inventory: async () => ({ ...inventory, ...(await leases.known()) }),
+    leases,
+    sleep: sleepMeans({ powerState: options.powerState, cards: '/sys/class/net' }),
+    health: healthMeter({ root: '/', smart: smartctl, clock: systemClock }),
+    listen: (onChannel) => listenAt([peer, ...otherPeers], fleetKey, onChannel),
+  });
+  const seen = { agent, hostName: options.name, version: version(), inventory, journal, facts, leases, load };
+  if (watched) metrics = watched.agentMetrics(seen);
   process.stdout.write(`drover agent ready: ${options.name}\n`);
 
   const end = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => end.abort());
-  await uplink.run(end.signal);
+  await agent.run(end.signal);
   network.restoreSendQueue();
-  await listener.close();
   // Guests, and transfers between their QEMUs, go on: what an agent leaves open is taken up by the next one.
   process.exit(0);
-}
-
-/**
- * One agent for one state directory: two would both give numbers to facts and orders to guests. The kernel knows whether
- * the other one lives, so nothing stale is left to clean up.
- * @throws UserError busy
- */
-export async function holdAlone(socketPath: string, stateDir: string): Promise<Server> {
-  const listen = () =>
-    new Promise<Server>((resolve, reject) => {
-      const server = createServer((socket) => socket.destroy()).once('error', reject);
-      server.listen(socketPath, () => resolve(server.unref()));
-    });
-  const isHeld = () =>
-    new Promise<boolean>((resolve) => {
-      const socket = connect({ path: socketPath });
-      socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
-      socket.once('connect', () => socket.destroy());
-    });
-  try {
-    return await listen();
-  } catch {
-    if (!(await isHeld())) {
-      rmSync(socketPath, { force: true });
-      return listen();
-    }
-    throw new UserError(
-      'busy',
-      `Another agent already uses ${stateDir}.`,
-      'End that one first, or give this one a --state of its own.',
-    );
-  }
 }
 
 export function version(): string {
   const text = readFileSync(join(import.meta.dirname, '..', '..', 'package.json'), 'utf8');
   return (JSON.parse(text) as { version: string }).version; // our own file
+}
+
+/** On all of them; the first one's port counts. */
+async function listenAt(
+  endpoints: readonly Endpoint[],
+  key: FleetKey,
+  onChannel: (channel: Channel) => void,
+): Promise<Listener> {
+  const listeners = await Promise.all(endpoints.map((at) => listenChannels({ ...at, key, onChannel })));
+  return {
+    port: listeners[0]?.port ?? 0,
+    close: async () => void (await Promise.all(listeners.map((listener) => listener.close()))),
+  };
 }
 
 function readKey(path: string) {
@@ -240,22 +281,9 @@ function parseEndpoint(text: string): Endpoint {
   return { address: match[1].replace(/^\[(.*)\]$/, '$1'), port };
 }
 
-function parsePairs(texts: readonly string[], what: string): Record<string, string> {
-  const pairs = texts.map((text) => {
-    const at = text.indexOf('=');
-    if (at < 1 || at === text.length - 1) throw usage(`'${text}' is not a ${what}.`, `Write --${what} NAME=VALUE.`);
-    return [text.slice(0, at), text.slice(at + 1)] as const;
-  });
-  return Object.fromEntries(pairs);
-}
-
 function parseMemory(text: string): number {
   const memoryMiB = Number(text);
   if (!Number.isInteger(memoryMiB) || memoryMiB < 64)
     throw usage(`'${text}' is not a number of MiB.`, 'Write --memory 4096.');
   return memoryMiB;
-}
-
-function usage(message: string, hint: string): UserError {
-  return new UserError('invalid-input', message, hint);
 }

@@ -195,6 +195,16 @@ describe('a copy on the target', () => {
     expect(target.guest.count('destroy')).toBe(0);
   });
 
+  test('that has all its pages is not closed for lack of pages', async () => {
+    await sending();
+    completed();
+    await target.fact('resumed');
+    target.order('close', { migration, evenIfItRan: true, unlessWhole: true });
+    await settle();
+    expect(target.kinds()).not.toContain('closed');
+    expect(target.guest.count('destroy')).toBe(0);
+  });
+
   test('that ran is never proof for a roll-back, even when it is closed by force', async () => {
     await sending('post-copy');
     target.guest.now = 'switched';
@@ -203,6 +213,18 @@ describe('a copy on the target', () => {
     target.order('close', { migration, evenIfItRan: true });
     expect(await target.orders.go(migration)).not.toBe('gone-unrun');
     await target.fact('closed');
+    expect(await target.orders.go(migration)).toBe('unknown');
+  });
+
+  test('that died once it may have run tells the source so, which then does not wait for it for ever', async () => {
+    await sending('post-copy');
+    target.guest.now = 'switched';
+    target.guest.transferIs({ kind: 'post-copy' });
+    await target.fact('resumed');
+    target.guest.end('died', 'killed');
+    await target.fact('target-lost');
+    await settle();
+    expect(await target.orders.rejoin(migration, vm, false)).toMatchObject({ result: 'incomplete' });
     expect(await target.orders.go(migration)).toBe('unknown');
   });
 
@@ -236,7 +258,7 @@ describe('a cancel', () => {
     source.order('cancel', { migration });
     source.order('send', { job: jobOf(), endpoint: { address: '127.0.0.1', port: 1 }, targetPeer: target.peer });
     await settle();
-    expect(source.kinds()).toEqual(['source-running', 'source-running']);
+    expect(source.kinds()).toEqual(['source-running']);
     expect(source.guest.asked).toEqual([]);
   });
 
@@ -364,6 +386,18 @@ describe('an agent that begins again', () => {
     await source.fact('handed-over');
     expect(source.guest.count('continue')).toBe(0);
     await target.begin();
+  });
+
+  test('says of a guest it had switched that it was paused then, not when it looked again', async () => {
+    await sending('post-copy');
+    await source.guest.whenAsked('switch');
+    const switchedBy = source.context.clock.now();
+    await source.crash();
+    source.guest.now = 'sending-post-copy';
+    await source.context.clock.sleep(30);
+    source.told.length = 0;
+    await source.begin();
+    expect((await source.fact('stopped')).at).toBeLessThanOrEqual(switchedBy);
   });
 
   test('says handed-over and go again', async () => {

@@ -5,6 +5,7 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { networkInterfaces } from 'node:os';
 import { promisify } from 'node:util';
 import type { VmId } from '../model/ids.ts';
 import { UserError } from '../model/failure.ts';
@@ -34,6 +35,18 @@ async function ipBatch(lines: readonly string[]): Promise<void> {
   const done = run('ip', ['-batch', '-']);
   done.child.stdin?.end(`${lines.join('\n')}\n`);
   await done;
+}
+
+/** What the interface with this address says it carries; undefined where it does not say, as most virtual ones. */
+export function interfaceBytesPerSecond(address: string): number | undefined {
+  const found = Object.entries(networkInterfaces()).find(([, held]) => held?.some((each) => each.address === address));
+  if (!found) return undefined;
+  try {
+    const megabits = Number(readFileSync(`/sys/class/net/${found[0]}/speed`, 'utf8'));
+    return megabits > 0 ? megabits * 125_000 : undefined;
+  } catch {
+    return undefined; // the kernel refuses to say while it is down
+  }
 }
 
 /** Interface names have 15 characters: a hash of the VM's id and the card's number. */

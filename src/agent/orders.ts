@@ -5,25 +5,29 @@
 import { messageOf, type Failure } from '../model/failure.ts';
 import type { MigrationId, VmId } from '../model/ids.ts';
 import { KeyedQueue } from '../runtime/queue.ts';
-import type { Order } from '../wire/agent.ts';
+import { cameTooLate, type Order } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
 import { failureOf, pressPowerButton, type Guests } from './guests.ts';
-import type { GoReceiver, GoResult } from './handover.ts';
-import { Incoming } from './incoming.ts';
+import type { GoReceiver, GoResult, Peers, RejoinReply } from './handover.ts';
+import { Incoming, type MayClose } from './incoming.ts';
 import type { AgentEntry, Part, VmEntry } from './journal.ts';
 import { Outgoing } from './outgoing.ts';
 import { rollBack } from './roll-back.ts';
+import type { Tasks } from './tasks.ts';
 
 const ordersPerVm = 100;
 /** From the handover until the source's copy is ended. */
 const settleMs = 300;
 const rememberedAtMost = 1000;
 
+/** Orders that bring something to the host. */
+const begins: ReadonlySet<Order['kind']> = new Set(['provision', 'start', 'receive', 'power-on']);
+
 /** May this order be carried out? Pure. @returns why not, or null */
 export function refuses(order: Order, agent: AgentEntry, entry: VmEntry | undefined, now: number): string | null {
   if (order.term < agent.newestTerm) return `term ${order.term} is over: ${agent.newestTerm} was seen`;
   if (order.session < agent.session) return `session ${order.session} is over: this is ${agent.session}`;
-  if (now > order.expiresAt) return 'it came too late';
+  if (now > order.expiresAt) return cameTooLate;
   // These name a migration: what is left of that one may go, whatever was decided since.
   if (order.kind === 'close' || order.kind === 'release' || order.kind === 'cancel') return null;
   if (entry && order.generation < entry.generation)
@@ -34,19 +38,24 @@ export function refuses(order: Order, agent: AgentEntry, entry: VmEntry | undefi
 export class Orders implements GoReceiver {
   readonly #context: AgentContext;
   readonly #guests: Guests;
+  readonly #bar: () => string | null;
+  readonly #tasks: Tasks;
   readonly #queue = new KeyedQueue({ limit: ordersPerVm });
   readonly #incoming = new Map<MigrationId, Incoming>();
   readonly #outgoing = new Map<MigrationId, Outgoing>();
-  /** Cancelled before they began: a `send` that comes late does nothing. */
-  readonly #cancelled = new Set<MigrationId>();
   /** Closed, perhaps before they began: a `receive` that comes late does nothing. */
   readonly #closed = new Set<MigrationId>();
   /** Those whose guest runs here now. */
   readonly #arrived = new Set<MigrationId>();
+  /** Those whose copy is gone and may have run. */
+  readonly #lost = new Set<MigrationId>();
 
-  constructor(context: AgentContext, guests: Guests) {
+  /** @param bar why nothing may be begun here now; null: it may */
+  constructor(context: AgentContext, guests: Guests, tasks: Tasks, bar: () => string | null = () => null) {
     this.#context = context;
     this.#guests = guests;
+    this.#tasks = tasks;
+    this.#bar = bar;
   }
 
   /** After adoption: takes up what was going on, guests that are paused first. One that fails does not stop the others. */
@@ -84,7 +93,7 @@ export class Orders implements GoReceiver {
       case 'handed-over': {
         if (guest) {
           const endpoint = part.kind === 'sending' ? part.endpoint : { address: '', port: 0 };
-          this.#keepOutgoing(Outgoing.resume(this.#context, this.#guests, guest, job, endpoint, part.targetPeer));
+          this.#keepOutgoing(Outgoing.resume(this.#context, this.#guests, guest, job, endpoint, peersOf(part)));
           return;
         }
         const failure = goneFailure(job.vmName, hostName, 'source-died');
@@ -100,14 +109,34 @@ export class Orders implements GoReceiver {
   /** Admits an order and begins it. @returns why it was refused, or null */
   admit(order: Order): string | null {
     const { journal, clock, log } = this.#context;
-    const refusal = refuses(order, journal.agent, journal.vm(order.vm), clock.now());
+    const refusal =
+      refuses(order, journal.agent, journal.vm(order.vm), clock.now()) ?? (begins.has(order.kind) ? this.#bar() : null);
     if (refusal !== null) {
       log.warn({ order: order.kind, vm: order.vm, refusal }, 'order refused');
       return refusal;
     }
-    if (order.term > journal.agent.newestTerm) journal.setAgent({ newestTerm: order.term });
-    this.#inBackground(queueOf(order), order.kind, () => this.#carryOut(order));
+    this.#note(order);
+    this.#inBackground(queueOf(order), order.kind, async () => {
+      // It had to wait for others: what was seen meanwhile counts.
+      const late = refuses(order, journal.agent, journal.vm(order.vm), clock.now());
+      if (late === null) return this.#carryOut(order);
+      log.warn({ order: order.kind, vm: order.vm, refusal: late }, 'order outdated while it waited');
+    });
     return null;
+  }
+
+  /** Puts on disk what the order says of its server. */
+  #note({ term, revision = 0, kind }: Order): void {
+    const { journal } = this.#context;
+    const { newestTerm, mark = { term: 0, revision: 0 } } = journal.agent;
+    const newer = term > mark.term || (term === mark.term && revision > mark.revision);
+    // `go` ends a pause: it waits for no disk but the one that makes it safe.
+    if (newer && kind !== 'go')
+      journal.setAgent({
+        newestTerm: Math.max(term, newestTerm),
+        mark: { ...(term === mark.term ? mark : {}), term, revision },
+      });
+    else if (term > newestTerm) journal.setAgent({ newestTerm: term });
   }
 
   #inBackground(queue: string, what: string, run: () => Promise<void>): void {
@@ -130,6 +159,27 @@ export class Orders implements GoReceiver {
     }
   }
 
+  async rejoin(migration: MigrationId, vm: VmId, listen: boolean): Promise<RejoinReply> {
+    const incoming = this.#incoming.get(migration);
+    if (incoming) return incoming.rejoin(listen);
+    // An agent that began again does not know by which move the guest came, but such a guest lacks nothing.
+    const hasArrived = this.#guests.part(vm).kind === 'runs' && this.#guests.running.has(vm);
+    if (hasArrived) return { result: 'complete', endpoint: null, says: 'every page is here' };
+    if (this.#lost.has(migration)) return { result: 'incomplete', endpoint: null, says: 'the copy ran, and is gone' };
+    const entry = this.#context.journal.vms().find(({ part }) => 'job' in part && part.job.migration === migration);
+    const says = `${this.#context.hostName} has only just begun`;
+    switch (entry?.part.kind) {
+      case 'gone-unrun':
+        return { result: 'gone', endpoint: null, says: 'the copy is gone and never ran' };
+      case 'receiving':
+        return { result: 'not-switched', endpoint: null, says };
+      case 'continuing':
+        return { result: 'incomplete', endpoint: null, says };
+      default:
+        return { result: 'unknown', endpoint: null, says: `${this.#context.hostName} knows nothing of this move` };
+    }
+  }
+
   async #carryOut(order: Order): Promise<void> {
     const { facts, clock } = this.#context;
     const { vm, generation } = order;
@@ -143,6 +193,9 @@ export class Orders implements GoReceiver {
       case 'start':
         return this.#start(order);
       case 'stop':
+        // It may have overtaken a start that is still under way.
+        if (!this.#guests.running.has(vm)) await this.#queue.run(vm, async () => {});
+        this.#guests.setPart(vm, this.#guests.part(vm), { generation });
         return this.#guests.stop(vm, order.force, order.timeoutMs);
       case 'keep':
         this.#guests.setPart(vm, this.#guests.part(vm), { generation });
@@ -154,7 +207,7 @@ export class Orders implements GoReceiver {
       case 'remove':
         await this.#guests.destroy(vm);
         if (order.disks === 'delete') await this.#context.disks.remove(order.provision);
-        this.#context.journal.forgetVm(vm);
+        this.#guests.forget(vm, generation);
         facts.guest({ vm, generation, at: clock.now(), kind: 'removed' });
         return;
       case 'receive':
@@ -162,16 +215,20 @@ export class Orders implements GoReceiver {
       case 'send':
         return this.#send(order);
       case 'cancel':
-        return this.#cancel(order.migration);
+        return this.#cancel(vm, order.migration);
+      case 'switch':
+        return this.#outgoing.get(order.migration)?.switchNow();
       case 'go':
         await this.go(order.migration);
         return;
       case 'roll-back':
         return this.#rollBack(vm, order.migration);
       case 'release':
-        return this.#release(vm, order.migration);
+        return this.#release(order);
       case 'close':
-        return this.#close(vm, order.migration, order.evenIfItRan);
+        return this.#close(vm, order.migration, order);
+      case 'task':
+        return this.#tasks.take(order);
       case 'power-off':
         return this.#powerOff(vm, order.job);
       case 'power-on':
@@ -182,6 +239,9 @@ export class Orders implements GoReceiver {
   async #start(order: Extract<Order, { kind: 'start' }>): Promise<void> {
     const { facts, clock } = this.#context;
     const { vm, generation } = order;
+    // Started before, and over already, though the server does not know it yet: it would take the second for gone, too.
+    if (this.#guests.isOver(vm, generation)) return;
+    await this.#clearOlder(vm, generation);
     const already = this.#guests.running.get(vm);
     try {
       const running =
@@ -189,13 +249,10 @@ export class Orders implements GoReceiver {
       if (already) this.#guests.setPart(vm, this.#guests.part(vm), { generation });
       facts.guest({ vm, generation, at: clock.now(), kind: 'started', running });
     } catch (error) {
-      facts.guest({
-        vm,
-        generation,
-        at: clock.now(),
-        kind: 'start-failed',
-        failure: failureOf(error, `${order.name} could not be started.`),
-      });
+      const failure = failureOf(error, `${order.name} could not be started.`);
+      facts.guest({ vm, generation, at: clock.now(), kind: 'start-failed', failure });
+      // Whoever hears that decides anew: the same order must not succeed later.
+      this.#guests.setPart(vm, this.#guests.part(vm), { generation, over: generation, name: order.name });
     }
   }
 
@@ -204,6 +261,7 @@ export class Orders implements GoReceiver {
     const { facts, clock, hostName } = this.#context;
     const known = this.#incoming.get(job.migration);
     if (known) return known.sayListening();
+    if (this.#arrived.has(job.migration)) return; // whatever became of it since
     const part = this.#guests.part(vm);
     const ours = 'job' in part && part.job.migration === job.migration;
     if (ours && part.kind !== 'gone-unrun') return; // it is here, and may run
@@ -218,13 +276,26 @@ export class Orders implements GoReceiver {
       };
       return facts.migration({ migration: job.migration, at: clock.now(), kind: 'target-failed', failure });
     }
-    // What an earlier move left here never ran, or never will again: this order is newer.
-    if (guest) {
-      await this.#guests.destroy(vm);
-      await this.#guests.leave(vm);
-    }
+    await this.#clearLeftover(vm);
     const incoming = await Incoming.begin(this.#context, this.#guests, vm, generation, job);
     if (incoming) this.#keepIncoming(incoming);
+  }
+
+  /** What an earlier move left here never ran, or never will again: whoever orders something new of this VM knows better. */
+  async #clearLeftover(vm: VmId): Promise<void> {
+    if (!this.#guests.running.has(vm) || mayRun(this.#guests.part(vm))) return;
+    await this.#guests.destroy(vm);
+    await this.#guests.leave(vm);
+  }
+
+  /** A guest of an older decision is not the one that is meant: who decided anew took it for gone, and it may have run elsewhere. */
+  async #clearOlder(vm: VmId, generation: number): Promise<void> {
+    const guest = this.#guests.running.get(vm);
+    if (guest && guest.key.generation < generation && this.#guests.part(vm).kind === 'runs') {
+      this.#context.log.warn({ vm, generation, older: guest.key.generation }, 'an older copy of this guest is ended');
+      await this.#guests.destroy(vm);
+    }
+    await this.#clearLeftover(vm);
   }
 
   async #send(order: Extract<Order, { kind: 'send' }>): Promise<void> {
@@ -235,6 +306,8 @@ export class Orders implements GoReceiver {
     const guest = this.#guests.running.get(vm);
     const part = this.#guests.part(vm);
     if ('job' in part && part.job.migration === job.migration) return;
+    // The server does not know it yet, or this order was held up: what it will hear must stay true.
+    if (this.#guests.hasStayed(vm, job.migration)) return;
     if (guest && part.kind !== 'runs') {
       const failure: Failure = {
         code: 'source-refused',
@@ -242,10 +315,7 @@ export class Orders implements GoReceiver {
         hint: 'Wait for what it does now, then try again.',
       };
       facts.migration({ migration: job.migration, at, kind: 'source-running', failure });
-      return;
-    }
-    if (this.#cancelled.has(job.migration)) {
-      facts.migration({ migration: job.migration, at, kind: 'source-running', failure: null });
+      this.#guests.setPart(vm, part, { stayed: job.migration });
       return;
     }
     if (!guest) {
@@ -254,22 +324,24 @@ export class Orders implements GoReceiver {
       return;
     }
     this.#keepOutgoing(
-      Outgoing.begin(this.#context, this.#guests, guest, generation, job, order.endpoint, order.targetPeer),
+      Outgoing.begin(this.#context, this.#guests, guest, generation, job, order.endpoint, peersOf(order)),
     );
   }
 
-  async #cancel(migration: MigrationId): Promise<void> {
-    remember(this.#cancelled, migration);
+  async #cancel(vm: VmId, migration: MigrationId): Promise<void> {
     const outgoing = this.#outgoing.get(migration);
     if (outgoing) return outgoing.cancel();
     const sending = this.#context.journal.vms().some(({ part }) => 'job' in part && part.job.migration === migration);
-    if (!sending)
-      this.#context.facts.migration({
-        migration,
-        at: this.#context.clock.now(),
-        kind: 'source-running',
-        failure: null,
-      });
+    if (sending) return;
+    const { facts, clock, hostName, journal } = this.#context;
+    const base = { migration, at: clock.now() };
+    if (!this.#guests.running.has(vm)) {
+      // Handed over and gone, or died before it was sent: nothing runs on here.
+      const failure = goneFailure(journal.vm(vm)?.name ?? vm, hostName, 'source-died');
+      return facts.migration({ ...base, kind: 'source-lost', failure });
+    }
+    facts.migration({ ...base, kind: 'source-running', failure: null });
+    this.#guests.setPart(vm, this.#guests.part(vm), { stayed: migration });
   }
 
   async #rollBack(vm: VmId, migration: MigrationId): Promise<void> {
@@ -279,13 +351,20 @@ export class Orders implements GoReceiver {
       await this.#outgoing.get(migration)?.abandon();
       // Ending QEMU frees all its memory at once, which costs this host's cores just when clients wait for the first answer.
       if (part.kind === 'handed-over')
-        await this.#context.clock.sleep(Math.max(0, part.at + settleMs - this.#context.clock.now()));
+        await this.#context.clock.sleep(settleLeftMs(part.at, this.#context.clock.now()));
       await rollBack(this.#context, this.#guests, guest, part.job);
     }
+    if (guest) return;
+    // Nothing is left to go on with; and its copy never ran.
+    const { facts, clock, hostName, journal } = this.#context;
+    const failure = goneFailure(journal.vm(vm)?.name ?? vm, hostName, 'source-died');
+    const say = () => facts.migration({ migration, at: clock.now(), kind: 'source-lost', failure });
+    if ('job' in part && part.job.migration === migration) return this.#guests.leave(vm, { kind: 'none' }, say);
+    say();
   }
 
   /** The guest runs elsewhere for good: what is left of it here goes. Never a guest that may still run here. */
-  async #release(vm: VmId, migration: MigrationId): Promise<void> {
+  async #release({ vm, migration, generation }: Extract<Order, { kind: 'release' }>): Promise<void> {
     const part = this.#guests.part(vm);
     const ours = 'job' in part && part.job.migration === migration;
     if (ours && part.kind === 'sending' && !part.switched) {
@@ -297,14 +376,22 @@ export class Orders implements GoReceiver {
       await this.#outgoing.get(migration)?.abandon();
       // Ending QEMU frees all its memory at once, which costs this host's cores just when clients wait for the first answer.
       if (part.kind === 'handed-over')
-        await this.#context.clock.sleep(Math.max(0, part.at + settleMs - this.#context.clock.now()));
+        await this.#context.clock.sleep(settleLeftMs(part.at, this.#context.clock.now()));
       await this.#guests.destroy(vm);
       await this.#guests.leave(vm);
+    }
+    if (part.kind === 'runs' && this.#guests.hasStayed(vm, migration)) {
+      // It went on here after all, and whoever orders this has decided without knowing it: the guest is started elsewhere.
+      const newest = this.#context.journal.vm(vm)?.generation ?? 0;
+      if (generation >= newest) {
+        await this.#guests.destroy(vm);
+        await this.#guests.leave(vm, { kind: 'none' }, undefined, newest);
+      }
     }
     this.#context.facts.migration({ migration, at: this.#context.clock.now(), kind: 'released' });
   }
 
-  async #close(vm: VmId, migration: MigrationId, evenIfItRan: boolean): Promise<void> {
+  async #close(vm: VmId, migration: MigrationId, may: MayClose): Promise<void> {
     remember(this.#closed, migration);
     const incoming = this.#incoming.get(migration);
     const part = this.#guests.part(vm);
@@ -312,14 +399,16 @@ export class Orders implements GoReceiver {
     const say = () => this.#context.facts.migration({ migration, at: this.#context.clock.now(), kind: 'closed' });
     const refuse = (refusal: string) => this.#context.log.error({ migration, refusal }, 'the copy was not closed');
     if (incoming && ours) {
-      const refusal = await incoming.close(evenIfItRan);
+      const refusal = await incoming.close(may);
       if (refusal !== null) refuse(refusal);
       return;
     }
     // `closed` lets the source run the guest again: never said of one that runs here, or may.
-    const arrived = this.#arrived.has(migration) && this.#guests.running.has(vm) && part.kind === 'runs';
+    const came = this.#arrived.has(migration) || incoming !== undefined; // which may not be over yet
+    const arrived = came && this.#guests.running.has(vm) && part.kind === 'runs';
     if (arrived || (ours && part.kind === 'continuing')) {
-      if (!evenIfItRan) return refuse('the guest runs here');
+      if (!may.evenIfItRan) return refuse('the guest runs here');
+      if (arrived && may.unlessWhole) return refuse('the guest runs here and lacks nothing');
       await this.#guests.destroy(vm);
     }
     say();
@@ -328,6 +417,7 @@ export class Orders implements GoReceiver {
   async #powerOff(vm: VmId, job: Extract<Order, { kind: 'power-off' }>['job']): Promise<void> {
     const { facts, clock, hostName } = this.#context;
     const { migration, policy } = job;
+    if (this.#guests.hasStayed(vm, migration) || this.#saidThatItStays(migration)) return;
     const guest = this.#guests.running.get(vm);
     const fact = (kind: 'sending' | 'powered-off') => facts.migration({ migration, at: clock.now(), kind });
     const before = this.#guests.part(vm);
@@ -346,18 +436,31 @@ export class Orders implements GoReceiver {
           hint: 'Shut it down from inside, or use --force-off to switch it off.',
         };
         facts.migration({ migration, at: clock.now(), kind: 'source-running', failure });
-        this.#guests.settle(vm);
+        this.#guests.settle(vm, migration);
         return;
       }
       if (!obeyed) await guest.destroy();
     }
-    await this.#guests.leave(vm);
+    await this.#guests.leave(vm, { kind: 'none' }, undefined, this.#context.journal.vm(vm)?.generation);
     fact('powered-off');
+  }
+
+  /** And the server may not know it yet, though an agent before this one has said it. */
+  #saidThatItStays(migration: MigrationId): boolean {
+    return this.#context.facts
+      .unacknowledged()
+      .some(({ fact: { fact } }) => fact.kind === 'source-running' && fact.migration === migration);
   }
 
   async #powerOn(order: Extract<Order, { kind: 'power-on' }>): Promise<void> {
     const { vm, generation, job } = order;
-    const { facts, clock } = this.#context;
+    const { facts, clock, hostName } = this.#context;
+    if (this.#guests.isOver(vm, generation)) {
+      // It ran, and the server may have heard of its end before it heard that.
+      const failure = goneFailure(job.vmName, hostName, 'target-died');
+      return facts.migration({ migration: job.migration, at: clock.now(), kind: 'target-lost', failure });
+    }
+    await this.#clearOlder(vm, generation);
     try {
       if (!this.#guests.running.has(vm))
         await this.#guests.start(vm, generation, job.vmName, job.running.spec, job.running);
@@ -365,6 +468,7 @@ export class Orders implements GoReceiver {
     } catch (error) {
       const failure = failureOf(error, `${job.vmName} could not be started on ${this.#context.hostName}.`);
       facts.migration({ migration: job.migration, at: clock.now(), kind: 'target-failed', failure });
+      this.#guests.setPart(vm, this.#guests.part(vm), { generation, over: generation, name: job.vmName });
     }
   }
 
@@ -374,7 +478,9 @@ export class Orders implements GoReceiver {
     void incoming.over
       .catch((error: unknown) => this.#bug(error, 'receive'))
       .finally(() => {
-        if (this.#guests.part(incoming.vm).kind === 'runs') remember(this.#arrived, migration);
+        const { kind } = this.#guests.part(incoming.vm);
+        if (kind === 'runs') remember(this.#arrived, migration);
+        if (kind === 'none') remember(this.#lost, migration);
         this.#incoming.delete(migration);
       });
   }
@@ -391,10 +497,19 @@ export class Orders implements GoReceiver {
   }
 }
 
+function peersOf({ targetPeer, otherPeers }: Peers): Peers {
+  return { targetPeer, ...(otherPeers && { otherPeers }) };
+}
+
 /** Each VM's orders one after another, but a guest that takes a minute to shut down holds up nothing else. */
 function queueOf(order: Order): string {
   if (order.kind === 'stop') return `${order.vm}/${order.force ? 'switch-off' : 'stop'}`;
   return order.kind === 'power-off' ? `${order.vm}/power-off` : order.vm;
+}
+
+/** Never longer than the whole of it: the host's clock may have been set back since. */
+function settleLeftMs(handedOverAt: number, now: number): number {
+  return Math.min(settleMs, Math.max(0, handedOverAt + settleMs - now));
 }
 
 /** Does a guest in this part run here, or may it yet? */

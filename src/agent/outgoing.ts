@@ -6,9 +6,10 @@
  *   sending --(cancelled, failed: QEMU resumed the guest by itself)--> runs
  *   handed-over --(target proves that its copy is gone and never ran)--> runs
  *
- * The journal holds the job and its policy, so a restarted agent takes the move up where QEMU is by then.
+ * The journal holds the job and its policy, so a restarted agent takes the move up where QEMU is by then. A post-copy whose
+ * link breaks is joined again by rejoin.ts; what is left to do at the end stands in move-end.ts.
  */
-import type { Guest, GuestEvent, GuestState, TransferNumbers } from '../hypervisor/hypervisor.ts';
+import type { Guest, GuestEvent, TransferNumbers } from '../hypervisor/hypervisor.ts';
 import { messageOf, type Failure } from '../model/failure.ts';
 import type { Endpoint } from '../model/host.ts';
 import type { VmId } from '../model/ids.ts';
@@ -16,21 +17,21 @@ import { steer, switchesAtOnce, unlimitedDowntimeMs } from '../migration/steer.t
 import type { MoveJob } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
 import type { Guests } from './guests.ts';
-import { TargetLink } from './handover.ts';
-import { holdMs, MoveFacts } from './move-facts.ts';
+import { TargetLink, type Peers } from './handover.ts';
+import { Holding } from './holding.ts';
+import { MoveEnd } from './move-end.ts';
+import { MoveFacts } from './move-facts.ts';
 import * as failures from './move-failures.ts';
-import { rollBack } from './roll-back.ts';
+import { PostCopyLink } from './rejoin.ts';
 import { Rounds } from './rounds.ts';
 import { sampleOf } from './sample-of.ts';
 import { transferOptions } from './transfer-options.ts';
 
 const sampleEveryMs = 500;
-/** A silent cut gives no event: this long without a byte while there is something to send means that the link is gone. */
+/** A silent cut gives no event: this long without a byte in warm-up while there is something to send means that the link is gone. */
 const stallMs = 10_000;
 /** How long QEMU's main loop may be held up by the network while the guest is paused, beyond what the data needs. */
 const hangMs = 4000;
-/** Where hosts are few and slow, what we do at once after the handover is taken from the guest that just woke up. */
-const firstAnswersMs = 150;
 
 export class Outgoing {
   readonly job: MoveJob;
@@ -40,8 +41,12 @@ export class Outgoing {
   readonly #guest: Guest;
   readonly #link: TargetLink;
   readonly #facts: MoveFacts;
-  readonly #endpoint: Endpoint;
-  readonly #targetPeer: Endpoint;
+  readonly #postCopy: PostCopyLink;
+  readonly #end: MoveEnd;
+  /** Of a move that is held ready instead of completing. */
+  readonly #holding: Holding | undefined;
+  #endpoint: Endpoint;
+  readonly #peers: Peers;
   readonly #stop = new AbortController();
   readonly #rounds = new Rounds();
   #sendingSince = 0;
@@ -52,12 +57,12 @@ export class Outgoing {
   #stoppedAt: number | undefined;
   #giveUp: Failure | undefined;
   #cancelAsked = false;
+  /** The guest was found paused to complete: when that began is not known. */
+  #foundPaused = false;
   /** `transfer.start` was called: there is something to cancel. */
   #began = false;
   /** Since when nothing was sent, by the monotonic clock. */
   #quietSince: number;
-  #linkIsDown = false;
-  #linkLostInSilence = false;
   #last: { numbers: TransferNumbers; at: number } | undefined;
   #highestThrottle = 0;
   readonly over: Promise<void>;
@@ -68,7 +73,7 @@ export class Outgoing {
     guest: Guest,
     job: MoveJob,
     endpoint: Endpoint,
-    targetPeer: Endpoint,
+    peers: Peers,
     start: boolean,
   ) {
     this.#context = context;
@@ -78,12 +83,45 @@ export class Outgoing {
     this.#facts = new MoveFacts(context, job.migration);
     this.vm = guest.key.vm;
     this.#endpoint = endpoint;
-    this.#targetPeer = targetPeer;
+    this.#peers = peers;
     this.#quietSince = context.clock.monotonic();
     const part = guests.part(this.vm);
     this.#switched = part.kind === 'sending' && part.switched;
     this.#downtimeLimitMs = transferOptions(job).downtimeLimitMs;
-    this.#link = new TargetLink(context, targetPeer, job.migration, context.journal.vm(this.vm)?.generation ?? 0);
+    this.#link = new TargetLink(
+      context,
+      [peers.targetPeer, ...(peers.otherPeers ?? [])],
+      job.migration,
+      context.journal.vm(this.vm)?.generation ?? 0,
+    );
+    this.#postCopy = new PostCopyLink({
+      context,
+      guest,
+      link: this.#link,
+      facts: this.#facts,
+      signal: this.#stop.signal,
+      endpoint: () => this.#endpoint,
+      listensAt: (at) => this.#listensAt(at),
+    });
+    this.#end = new MoveEnd({
+      context,
+      guests,
+      guest,
+      job,
+      peers,
+      link: this.#link,
+      facts: this.#facts,
+      signal: this.#stop.signal,
+      soFar: () => ({
+        switched: this.#switched,
+        inPostCopy: this.#inPostCopy,
+        stoppedAt: this.#stoppedAt,
+        giveUp: this.#giveUp,
+        sentBytes: this.#last?.numbers.sentBytes ?? null,
+        highestThrottle: this.#highestThrottle,
+      }),
+    });
+    if (job.hold) this.#holding = new Holding(guest, job.policy, () => this.#facts.say({ kind: 'armed' }));
     this.over = this.#run(start).finally(() => {
       this.#stop.abort();
       this.#link.close();
@@ -98,10 +136,10 @@ export class Outgoing {
     generation: number,
     job: MoveJob,
     endpoint: Endpoint,
-    targetPeer: Endpoint,
+    peers: Peers,
   ): Outgoing {
-    guests.setPart(guest.key.vm, { kind: 'sending', job, endpoint, targetPeer, switched: false }, { generation });
-    return new Outgoing(context, guests, guest, job, endpoint, targetPeer, true);
+    guests.setPart(guest.key.vm, { kind: 'sending', job, endpoint, ...peers, switched: false }, { generation });
+    return new Outgoing(context, guests, guest, job, endpoint, peers, true);
   }
 
   /** Takes up a move that was running when the agent ended. */
@@ -111,9 +149,9 @@ export class Outgoing {
     guest: Guest,
     job: MoveJob,
     endpoint: Endpoint,
-    targetPeer: Endpoint,
+    peers: Peers,
   ): Outgoing {
-    return new Outgoing(context, guests, guest, job, endpoint, targetPeer, false);
+    return new Outgoing(context, guests, guest, job, endpoint, peers, false);
   }
 
   /** Only in warm-up; afterwards it is too late and nothing happens. */
@@ -121,6 +159,13 @@ export class Outgoing {
     if (this.#switched || this.#stoppedAt !== undefined) return;
     this.#cancelAsked = true;
     if (this.#began) await this.#cancelTransfer();
+  }
+
+  /** A held move completes now. */
+  async switchNow(): Promise<void> {
+    const holding = this.#holding;
+    if (!holding || !this.#began || this.#cancelAsked || this.#stoppedAt !== undefined) return;
+    await this.#end.attempt('complete', () => holding.switchNow());
   }
 
   /** The server has decided without this side: no more asking of the target. Resolves when nothing is under way here. */
@@ -131,21 +176,7 @@ export class Outgoing {
 
   /** Asked again at each sample until the transfer has ended. */
   async #cancelTransfer(): Promise<void> {
-    await this.#attempt('cancel', () => this.#guest.transfer.cancel());
-  }
-
-  /**
-   * A command that QEMU refuses or does not answer must not end the watch over a guest that is on its way: what was
-   * wanted is tried again, or QEMU's next event tells what became of it.
-   */
-  async #attempt(what: string, run: () => Promise<void>): Promise<boolean> {
-    try {
-      await run();
-      return true;
-    } catch (error) {
-      this.#context.log.warn({ migration: this.job.migration, what, error: messageOf(error) }, 'not done');
-      return false;
-    }
+    await this.#end.attempt('cancel', () => this.#guest.transfer.cancel());
   }
 
   async #run(start: boolean): Promise<void> {
@@ -153,6 +184,8 @@ export class Outgoing {
     const events = this.#guest.events(this.#stop.signal)[Symbol.asyncIterator]();
     try {
       const reachable = await this.#link.ensureOpen();
+      // An agent that begins again may be there before the target's: no move switches or hands over without it.
+      if (!reachable) void this.#link.keepOpen();
       const goesOn = start ? await this.#start(reachable) : await this.#settleByState();
       if (goesOn) await this.#follow(events);
     } catch (error) {
@@ -166,11 +199,11 @@ export class Outgoing {
   /** @returns whether there is a transfer to follow */
   async #start(targetIsReachable: boolean): Promise<boolean> {
     if (this.#cancelAsked) {
-      this.#staysHere(null);
+      await this.#end.staysHere(null);
       return false;
     }
     if (!targetIsReachable) {
-      this.#staysHere(failures.targetUnreachable(this.#targetPeer));
+      await this.#end.staysHere(failures.targetUnreachable(this.#peers.targetPeer));
       return false;
     }
     try {
@@ -179,8 +212,8 @@ export class Outgoing {
     } catch (error) {
       const refused = failures.sourceRefused(this.job.vmName, this.#context.hostName, messageOf(error));
       // An order without an answer may have been taken all the same.
-      if ((await this.#state()) === 'running') {
-        await this.#ended(refused);
+      if ((await this.#end.state()) === 'running') {
+        await this.#end.ended(refused);
         return false;
       }
       this.#giveUp = refused;
@@ -189,19 +222,6 @@ export class Outgoing {
     // It was cancelled before there was anything to cancel.
     if (this.#cancelAsked) await this.#cancelTransfer();
     return true;
-  }
-
-  /** Asked until it answers, or the guest is gone (then its events end too). */
-  async #state(): Promise<GuestState | 'gone'> {
-    for (;;) {
-      try {
-        return await this.#guest.state();
-      } catch (error) {
-        if (this.#guests.running.get(this.vm) !== this.#guest) return 'gone';
-        this.#context.log.debug({ migration: this.job.migration, error: messageOf(error) }, 'no state');
-        await this.#context.clock.sleep(sampleEveryMs, this.#stop.signal);
-      }
-    }
   }
 
   /** An event that could not be dealt with. After the last one, QEMU's state decides. @returns true when over */
@@ -230,36 +250,38 @@ export class Outgoing {
     const part = this.#guests.part(this.vm);
     this.#began = true;
     this.#sendingSince ||= this.job.startedAt;
+    if (this.#switched && (await this.#end.hasFailed())) return !(await this.#end.failedAfterSwitch());
     if (part.kind === 'handed-over') {
       this.#facts.say({ kind: 'sending' });
       this.#facts.say({ kind: 'handed-over' }, part.at); // perhaps it was never said
-      await this.#sayGo(part.at);
+      await this.#end.sayGo(part.at);
       return false;
     }
-    const state = await this.#state();
+    const state = await this.#end.state(() => this.#cut('while no agent watched'));
     switch (state) {
       case 'gone':
-        await this.#sourceGone();
+        await this.#end.sourceGone();
         return false;
       case 'sent':
         this.#facts.say({ kind: 'sending' });
-        await this.#completed(this.#context.clock.now());
+        await this.#end.completed(this.#context.clock.now());
         return false;
       case 'running':
       case 'paused': {
         const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
         const words = numbers?.state.kind === 'failed' ? numbers.state.words : '';
         if (state === 'paused') await this.#guest.continue();
-        await this.#ended(numbers?.state.kind === 'cancelled' ? null : failures.brokeOff(this.job.vmName, words));
+        await this.#end.ended(numbers?.state.kind === 'cancelled' ? null : failures.brokeOff(this.job.vmName, words));
         return false;
       }
       case 'sending-post-copy':
       case 'broken-post-copy':
         this.#inPostCopy = true;
         this.#facts.say({ kind: 'sending' });
-        this.#facts.say({ kind: 'stopped', for: 'post-copy' });
+        // Not when this agent looked: the guest has been paused since QEMU was told, or runs over there for long.
+        this.#facts.say({ kind: 'stopped', for: 'post-copy' }, part.kind === 'sending' ? part.switchedAt : undefined);
         this.#facts.say({ kind: 'state-transferred' });
-        if (state === 'broken-post-copy') this.#linkIsLost(this.#context.clock.now());
+        if (state === 'broken-post-copy') this.#postCopy.is('post-copy-broken', this.#context.clock.now());
         return true;
       default:
         this.#facts.say({ kind: 'sending' });
@@ -275,7 +297,7 @@ export class Outgoing {
       const next = await events.next();
       if (signal.aborted) break;
       if (next.done) {
-        await this.#sourceGone();
+        await this.#end.sourceGone();
         break;
       }
       if (await this.#onEvent(next.value).catch((error: unknown) => this.#missed(next.value, error))) break;
@@ -300,23 +322,26 @@ export class Outgoing {
   async #onEvent(event: GuestEvent): Promise<boolean> {
     switch (event.kind) {
       case 'round':
+        if (this.#holding?.isArmed) return false; // with little to send one round follows another
         if (this.#switched) {
           // What the switch leaves over is no round of warm-up; and a switch that was not heard is ordered again.
           if (!this.#isPaused && !this.#inPostCopy)
-            await this.#attempt('switch', () => this.#guest.transfer.switchToPostCopy());
+            await this.#end.attempt('switch', () => this.#guest.transfer.switchToPostCopy());
           return false;
         }
         // The last one comes while the guest is paused: nothing that may still be asked of QEMU holds up the handover.
-        if (this.#isPaused) void this.#attempt('boundary', () => this.#boundary(event.round, event.at));
-        else await this.#attempt('boundary', () => this.#boundary(event.round, event.at));
+        if (this.#isPaused) void this.#end.attempt('boundary', () => this.#boundary(event.round, event.at));
+        else await this.#end.attempt('boundary', () => this.#boundary(event.round, event.at));
         return false;
       case 'stopped':
         this.#stoppedAt = event.at;
         this.#quietSince = this.#context.clock.monotonic();
         this.#facts.hold();
+        this.#link.greet();
         if (!this.#switched) this.#facts.say({ kind: 'stopped', for: 'stop-and-copy' }, event.at);
         return false;
       case 'transfer':
+        if (this.#inPostCopy) this.#postCopy.is(event.state.kind, event.at);
         return this.#onTransfer(event.state.kind, event.at);
       default:
         return false;
@@ -339,27 +364,23 @@ export class Outgoing {
           this.#inPostCopy = true;
           this.#facts.say({ kind: 'stopped', for: 'post-copy' }, this.#stoppedAt ?? at);
           this.#facts.say({ kind: 'state-transferred' }, at);
-        } else {
-          this.#linkIsBack(at);
         }
         return false;
-      case 'post-copy-broken':
-        this.#linkIsLost(at);
-        return false;
       case 'completed':
-        await this.#completed(at);
+        await this.#end.completed(at);
         return true;
       case 'cancelled':
-        await this.#ended(this.#giveUp ?? null);
+        await this.#end.ended(this.#giveUp ?? null);
         return true;
       case 'failed': {
         // QEMU closes the connection before it notes that it cancels, and may then take its own doing for a broken link.
         if (this.#cancelAsked && !this.#giveUp) {
-          await this.#ended(null);
+          await this.#end.ended(null);
           return true;
         }
+        if (this.#switched) return this.#end.failedAfterSwitch();
         const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
-        await this.#ended(
+        await this.#end.ended(
           this.#giveUp ??
             failures.brokeOff(this.job.vmName, numbers?.state.kind === 'failed' ? numbers.state.words : ''),
         );
@@ -372,10 +393,13 @@ export class Outgoing {
 
   /** A round has ended and another begins: measure it, then decide. */
   async #boundary(begins: number, at: number): Promise<void> {
-    const round = this.#rounds.next(begins, at, await this.#guest.transfer.numbers());
+    const numbers = await this.#guest.transfer.numbers();
+    const round = this.#rounds.next(begins, at, numbers);
     if (!round) return;
     this.#facts.say({ kind: 'round', round }, at);
-    if (!this.#isPaused) await this.#act();
+    if (this.#isPaused) return;
+    if (this.#holding) await this.#holding.keep(numbers, round.bandwidthBytesPerSecond);
+    else await this.#act();
   }
 
   async #act(): Promise<void> {
@@ -409,9 +433,9 @@ export class Outgoing {
     const part = this.#guests.part(this.vm);
     if (part.kind !== 'sending') return;
     this.#switched = true;
-    this.#guests.setPart(this.vm, { ...part, switched: true });
+    this.#guests.setPart(this.vm, { ...part, switched: true, switchedAt: this.#context.clock.now() });
     this.#facts.say({ kind: 'switching', round, because });
-    await this.#attempt('switch', () => this.#guest.transfer.switchToPostCopy());
+    await this.#end.attempt('switch', () => this.#guest.transfer.switchToPostCopy());
   }
 
   /** Twice a second: progress for those who watch, and the only way to notice a link that died in silence. */
@@ -436,26 +460,35 @@ export class Outgoing {
       sampleOf(this.job.migration, numbers, {
         at: now,
         before,
-        phase: this.#inPostCopy ? 'pre-paging' : this.#isPaused ? 'stop-and-copy' : 'warming-up',
+        phase: this.#inPostCopy
+          ? this.#postCopy.recovering
+            ? 'recovering'
+            : 'pre-paging'
+          : this.#isPaused
+            ? 'stop-and-copy'
+            : this.#holding?.isArmed
+              ? 'armed'
+              : 'warming-up',
+        recovering: this.#postCopy.recovering,
         round: this.#rounds.current,
         lastRound: this.#rounds.last,
         sendingSince: this.#sendingSince,
         downtimeLimitMs: this.#downtimeLimitMs,
       }),
     );
-    if (numbers.sentBytes !== before?.numbers.sentBytes) {
-      this.#quietSince = clock.monotonic();
-      if (this.#linkLostInSilence && numbers.state.kind === 'post-copy') this.#linkIsBack(now);
-    } else {
-      await this.#quiet(numbers, now);
-    }
+    if (this.#inPostCopy) return this.#postCopy.sampled(numbers, now);
+    // An agent that has begun again did not hear it stop.
+    if (numbers.state.kind === 'switching') this.#foundPaused = true;
+    if (numbers.sentBytes === before?.numbers.sentBytes) await this.#quiet(numbers);
+    else this.#quietSince = clock.monotonic();
     if (numbers.state.kind !== 'sending' || this.#isPaused || this.#switched) return;
     if (this.#cancelAsked || this.#giveUp) await this.#cancelTransfer();
+    else if (this.#holding) await this.#holding.keep(numbers, this.#rounds.last?.bandwidthBytesPerSecond ?? null);
     else if (now - this.#sendingSince >= (this.job.policy.deadlineMs ?? Infinity)) await this.#act();
   }
 
   get #isPaused(): boolean {
-    return this.#stoppedAt !== undefined && !this.#inPostCopy;
+    return (this.#stoppedAt !== undefined || this.#foundPaused) && !this.#inPostCopy;
   }
 
   #quietMs(): number {
@@ -463,15 +496,12 @@ export class Outgoing {
   }
 
   /** Nothing was sent since the last sample. */
-  async #quiet(numbers: TransferNumbers, now: number): Promise<void> {
+  async #quiet(numbers: TransferNumbers): Promise<void> {
     const quietMs = this.#quietMs();
     if (this.#isPaused) {
       if (quietMs > hangMs) await this.#cut('while the guest was paused');
     } else if (quietMs > stallMs && numbers.remainingBytes > 0) {
-      if (numbers.state.kind === 'post-copy') {
-        this.#linkLostInSilence = true;
-        this.#linkIsLost(now);
-      } else if (numbers.state.kind === 'sending' && this.#switched) {
+      if (numbers.state.kind === 'sending' && this.#switched) {
         // The switch was ordered and may come at any moment: a cancel would be wrong then, a cut never is.
         await this.#cut('before the switch to post-copy');
       } else if (numbers.state.kind === 'sending') {
@@ -483,18 +513,13 @@ export class Outgoing {
   /** The transfer fails, or breaks off where it is in post-copy; in both cases QEMU says so. */
   async #cut(when: string): Promise<void> {
     this.#giveUp ??= failures.linkLost(this.#context.hostName, when);
-    await this.#attempt('cut', () => this.#guest.transfer.cutConnection());
+    await this.#end.attempt('cut', () => this.#guest.transfer.cutConnection());
   }
 
-  #linkIsLost(at: number): void {
-    if (!this.#linkIsDown) this.#facts.say({ kind: 'link-lost' }, at);
-    this.#linkIsDown = true;
-  }
-
-  #linkIsBack(at: number): void {
-    if (this.#linkIsDown) this.#facts.say({ kind: 'link-restored' }, at);
-    this.#linkIsDown = false;
-    this.#linkLostInSilence = false;
+  #listensAt(endpoint: Endpoint): void {
+    this.#endpoint = endpoint;
+    const part = this.#guests.part(this.vm);
+    if (part.kind === 'sending') this.#guests.setPart(this.vm, { ...part, endpoint });
   }
 
   /** While QEMU answers nothing: how long what was left at the last answer may take, three times over. */
@@ -502,92 +527,5 @@ export class Outgoing {
     const left = this.#last?.numbers.remainingBytes ?? 0;
     const bandwidth = this.#rounds.last?.bandwidthBytesPerSecond ?? 1_000_000;
     return (3 * left * 1000) / Math.max(1, bandwidth);
-  }
-
-  async #completed(at: number): Promise<void> {
-    const { clock } = this.#context;
-    if (this.#inPostCopy) {
-      this.#handOver(at);
-      this.#facts.say({ kind: 'handed-over' }, at);
-      return this.#measured();
-    }
-    // A switch that was asked for and not needed: QEMU ended it as a stop-and-copy.
-    if (this.#stoppedAt !== undefined) this.#facts.say({ kind: 'stopped', for: 'stop-and-copy' }, this.#stoppedAt);
-    // As long as `go` was never said nobody lets the guest run over there, and running on here is safe. Not so where a
-    // switch was ordered and its events were missed: then it may have been let run by the switch itself.
-    const mayGoOnHere = !this.#switched || this.#stoppedAt !== undefined;
-    if (mayGoOnHere && !(await this.#link.ensureOpen(500))) return this.#goOnHere();
-    try {
-      this.#handOver(at);
-    } catch (error) {
-      this.#context.log.error(
-        { migration: this.job.migration, error: messageOf(error) },
-        'the journal cannot be written',
-      );
-      if (mayGoOnHere) return this.#goOnHere();
-      throw error;
-    }
-    const said = this.#sayGo(at);
-    // Told when the guest runs and clients have had their first answers, or when that takes long: then the server says `go`, too.
-    await Promise.race([said.then(() => clock.sleep(firstAnswersMs)).catch(() => {}), clock.sleep(holdMs)]);
-    await this.#measured(); // the numbers must be had before the guest is released
-    this.#facts.say({ kind: 'handed-over' }, at);
-    await said;
-    this.#context.log.info({ migration: this.job.migration, ms: Math.round(clock.now() - at) }, 'handed over');
-  }
-
-  #handOver(at: number): void {
-    this.#guests.setPart(this.vm, { kind: 'handed-over', job: this.job, targetPeer: this.#targetPeer, at });
-  }
-
-  async #goOnHere(): Promise<void> {
-    while (!(await this.#attempt('continue', () => this.#guest.continue()))) {
-      const state = await this.#state();
-      if (state === 'gone') return this.#sourceGone();
-      if (state === 'running') break;
-      await this.#context.clock.sleep(sampleEveryMs, this.#stop.signal);
-    }
-    return this.#ended(failures.notHandedOver(this.job.vmName));
-  }
-
-  async #sayGo(handedOverAt: number): Promise<void> {
-    const result = await this.#link.go(handedOverAt, this.#stop.signal);
-    if (result !== 'gone-unrun') return; // it runs there, or the server must find out
-    await rollBack(this.#context, this.#guests, this.#guest, this.job);
-  }
-
-  async #measured(): Promise<void> {
-    const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
-    if (!numbers) return;
-    this.#facts.say({
-      kind: 'measured',
-      measures: {
-        downtimeQemuMs: numbers.downtimeMs,
-        bytes: numbers.sentBytes,
-        faults: this.#inPostCopy ? numbers.faults : 0,
-        throttlePercent: this.#highestThrottle,
-      },
-    });
-  }
-
-  /** The guest runs here and this move is over. */
-  async #ended(failure: Failure | null): Promise<void> {
-    const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
-    const bytes = numbers?.sentBytes || (this.#last?.numbers.sentBytes ?? null); // after a cancel QEMU has forgotten
-    this.#facts.say({ kind: 'measured', measures: { bytes, throttlePercent: this.#highestThrottle } });
-    this.#staysHere(failure);
-  }
-
-  #staysHere(failure: Failure | null): void {
-    // Said before it is journaled: a fact may come twice after a crash, but must come.
-    this.#facts.say({ kind: 'source-running', failure });
-    this.#guests.settle(this.vm);
-  }
-
-  async #sourceGone(): Promise<void> {
-    const gone = await this.#guest.gone;
-    if (this.#guests.part(this.vm).kind !== 'sending') return; // handed over, or ended by an order
-    const failure = failures.sourceGone(this.job.vmName, this.#context.hostName, gone);
-    await this.#guests.leave(this.vm, { kind: 'none' }, () => this.#facts.say({ kind: 'source-lost', failure }));
   }
 }

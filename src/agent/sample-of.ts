@@ -2,7 +2,7 @@
 import type { TransferNumbers } from '../hypervisor/hypervisor.ts';
 import { dirtyBytesPerSecond } from '../migration/steer.ts';
 import type { MigrationId } from '../model/ids.ts';
-import type { MigrationSample, PhaseName, Round } from '../model/migration.ts';
+import type { MigrationSample, PhaseName, Recovering, Round } from '../model/migration.ts';
 import { pageBytes } from '../model/units.ts';
 
 export interface SampleSurroundings {
@@ -14,6 +14,7 @@ export interface SampleSurroundings {
   readonly lastRound: Round | undefined;
   readonly sendingSince: number;
   readonly downtimeLimitMs: number;
+  readonly recovering: Recovering | undefined;
 }
 
 export function sampleOf(
@@ -21,7 +22,7 @@ export function sampleOf(
   numbers: TransferNumbers,
   around: SampleSurroundings,
 ): MigrationSample {
-  const { at, before, phase, round, lastRound, sendingSince, downtimeLimitMs } = around;
+  const { at, before, phase, round, lastRound, sendingSince, downtimeLimitMs, recovering } = around;
   const seconds = Math.max(0.05, (at - (before?.at ?? sendingSince)) / 1000);
   return {
     migration,
@@ -38,5 +39,6 @@ export function sampleOf(
     downtimeLimitMs,
     faults: numbers.faults,
     throttlePercent: numbers.throttlePercent,
+    ...(recovering && { recovering }),
   };
 }

@@ -11,6 +11,7 @@ export function transferOptions(job: MoveJob): TransferOptions {
     compression: policy.compression,
     autoConverge: policy.autoConverge,
     maxBandwidthBytesPerSecond: policy.maxBandwidthBytesPerSecond,
+    hold: job.hold === true,
     downtimeLimitMs: Math.min(firstDowntimeLimitMs, policy.maxDowntimeMs),
   };
 }

@@ -2,7 +2,10 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { HostInventory } from '../model/host.ts';
 import { listenChannels, type Channel, type Listener } from '../runtime/channel.ts';
 import type { FromAgent } from '../wire/agent.ts';
-import { FakeHost, migration } from './fake-host.ts';
+import { TestClock } from '../runtime/clock.ts';
+import { FakeHost, fleetKey, migration } from './fake-host.ts';
+import { noLeases } from './leases.ts';
+import { loadMeter } from './load.ts';
 import { Uplink } from './uplink.ts';
 
 let host: FakeHost;
@@ -18,7 +21,7 @@ beforeEach(async () => {
   listener = await listenChannels({
     address: '127.0.0.1',
     port: 0,
-    key: host.context.fleetKey,
+    key: fleetKey,
     onChannel(channel) {
       channels.push(channel);
       channel.onMessage((message) => {
@@ -48,6 +51,9 @@ test('facts said before, between and after connections all arrive, and only thos
     servers,
     version: '0',
     inventory: async () => ({}) as HostInventory, // carried, not read
+    meter: loadMeter(() => null),
+    leases: noLeases,
+    tasks: { ready: () => [] },
   });
   const fact = (at: number) => host.facts.migration({ migration, at, kind: 'sending' });
   const isFact = (at: number) => (message: FromAgent) => message.type === 'fact' && message.fact.fact.at === at;
@@ -80,6 +86,9 @@ test('a server of an older term is left, and one that talks nonsense too', async
     servers: [{ address: '127.0.0.1', port: listener.port }],
     version: '0',
     inventory: async () => ({}) as HostInventory,
+    meter: loadMeter(() => null),
+    leases: noLeases,
+    tasks: { ready: () => [] },
   });
   host.context.journal.setAgent({ newestTerm: 9 });
   const stop = new AbortController();
@@ -92,4 +101,70 @@ test('a server of an older term is left, and one that talks nonsense too', async
   await channels[1]?.closed;
   stop.abort();
   expect(host.context.journal.agent.newestTerm).toBe(9);
+});
+
+test('where the straight way is cut, a peer hands on to the server, and the straight way is taken again when it is back', async () => {
+  const clock = new TestClock();
+  const cut = await new FakeHost('h2', clock).begin();
+  host.servers = [{ address: '127.0.0.1', port: listener.port }];
+  cut.context.journal.setAgent({ peers: [host.peer] });
+  let straight = false;
+  const { dial } = cut.context;
+  const blocked: typeof dial = (to, options) =>
+    to.port === listener.port && !straight ? Promise.reject(new Error('no route to host')) : dial(to, options);
+  const context = { ...cut.context, dial: blocked };
+  const uplink = new Uplink(context, cut.guests, cut.orders, {
+    servers: [{ address: '127.0.0.1', port: listener.port }],
+    version: '0',
+    inventory: async () => ({}) as HostInventory,
+    meter: loadMeter(() => null),
+    leases: noLeases,
+    tasks: { ready: () => [] },
+  });
+  const stop = new AbortController();
+  void uplink.run(stop.signal);
+  expect(await hear((message) => message.type === 'hello')).toMatchObject({ host: 'h2' });
+  channels[0]?.send({ type: 'welcome', hostId: 'h2', term: 3, session: 1 });
+  cut.facts.migration({ migration, at: 1, kind: 'sending' });
+  await hear((message) => message.type === 'fact');
+  straight = true;
+  const closed = channels[0]?.closed;
+  let over = false;
+  void closed?.then(() => (over = true));
+  // The beats of the server go on meanwhile; what passes is the time until the straight way is tried.
+  while (!over) {
+    channels[0]?.send({ type: 'beat' });
+    await clock.advance(500);
+  }
+  await clock.advance(500);
+  expect(await hear((message) => message.type === 'hello')).toMatchObject({ host: 'h2' });
+  stop.abort();
+  await cut.end();
+});
+
+test('a server that says nothing any more is left, however open the connection looks', async () => {
+  const clock = new TestClock();
+  const patient = await new FakeHost('h2', clock).begin();
+  const stop = new AbortController();
+  const uplink = new Uplink(patient.context, patient.guests, patient.orders, {
+    servers: [{ address: '127.0.0.1', port: listener.port }],
+    version: '0',
+    inventory: async () => ({}) as HostInventory,
+    meter: loadMeter(() => null),
+    leases: noLeases,
+    tasks: { ready: () => [] },
+  });
+  void uplink.run(stop.signal);
+  await hear((message) => message.type === 'hello');
+  channels[0]?.send({ type: 'welcome', hostId: 'h2', term: 3, session: 1 });
+  patient.facts.migration({ migration, at: 1, kind: 'sending' });
+  await hear((message) => message.type === 'fact');
+  let over = false;
+  void channels[0]?.closed.then(() => (over = true));
+  let passedMs = 0;
+  for (; !over && passedMs < 60_000; passedMs += 500) await clock.advance(500);
+  expect(passedMs).toBeGreaterThanOrEqual(4000);
+  expect(over).toBe(true);
+  stop.abort();
+  await patient.end();
 });

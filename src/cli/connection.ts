@@ -1,5 +1,5 @@
 /**
- * Where the server is and with which token: flags, then the environment, then ~/.config/drover/cli.json, then a lab that is
+ * Where the server is, or the several of one fleet, and with which token: flags, then the environment, then ~/.config/drover/cli.json, then a lab that is
  * up, then this machine's own server. A token is never sent to another server than the one it was kept for, unless a flag or
  * the environment says so.
  */
@@ -9,6 +9,7 @@ import { UserError } from '../model/failure.ts';
 import type { Surroundings } from './surroundings.ts';
 
 export interface Connection {
+  /** Several have commas between them. */
   readonly server: string;
   readonly token: string;
   /** Who said so, for errors: "DROVER_SERVER", a file. */
@@ -49,7 +50,7 @@ export function findConnection(flags: ConnectionFlags, place: Place): Connection
     };
   }
 
-  if (!named || sameServer(named.server, ownServer)) {
+  if (!named || sameServer(ownServer, named.server)) {
     const own = token ?? tryRead(ownTokenFile)?.trim();
     if (own) return { server: ownServer, token: own, saidBy: named?.saidBy ?? 'the default' };
   }
@@ -123,6 +124,9 @@ function tryRead(file: string): string | undefined {
   }
 }
 
-function sameServer(a: string, b: string): boolean {
-  return URL.canParse(a) && URL.canParse(b) && new URL(a).href === new URL(b).href;
+/** Whether every server that is asked for is among the known ones. */
+function sameServer(known: string, asked: string): boolean {
+  const hrefs = (list: string) => list.split(',').map((each) => (URL.canParse(each) ? new URL(each).href : undefined));
+  const among = hrefs(known);
+  return hrefs(asked).every((href) => href !== undefined && among.includes(href));
 }

@@ -21,6 +21,7 @@ export const exitCodes = {
 
 export interface GlobalFlags extends ConnectionFlags {
   readonly output?: 'table' | 'json';
+  readonly reason?: string;
 }
 
 export interface Context {
@@ -54,7 +55,8 @@ export function createContext(
     connection: () => connection,
     client() {
       connection ??= findConnection(flags(), surroundings);
-      client ??= createClient(connection);
+      const { reason } = flags();
+      client ??= createClient({ ...connection, ...(reason !== undefined && { reason }) });
       return client;
     },
     get json() {

@@ -186,6 +186,8 @@ export interface RunOptions {
   /** Writing to stdout throws, as nothing of ours expects. */
   readonly stdoutFails?: true;
   readonly clock?: Clock;
+  /** What a shell command does; its exit code. */
+  readonly shell?: (command: string, env: Readonly<Record<string, string>>) => number | Promise<number>;
 }
 
 /** Runs one command line against it, with everything captured. */
@@ -237,6 +239,7 @@ export function run(line: string | readonly string[], options: RunOptions = {}):
     repoRoot: new URL('../..', import.meta.url).pathname,
     clock: options.clock ?? systemClock,
     onSignal: on,
+    runShell: async (command, { env }) => (await options.shell?.(command, env)) ?? 127,
     exitNow: (code) => void exitedWith.push(code),
   };
   return {
@@ -276,6 +279,7 @@ export function aHost(more: Partial<HostView> = {}): HostView {
     name: 'h1',
     state: 'up',
     cordoned: false,
+    drain: null,
     labels: {},
     cpus: 8,
     memoryMiB: 16_384,
@@ -292,8 +296,12 @@ export function aHost(more: Partial<HostView> = {}): HostView {
     migrationAddress: '10.0.0.1',
     cpuLoad: 0.25,
     memoryUsedMiB: 2048,
+    sickness: null,
     lastReportAt: start,
     session: 1,
+    power: null,
+    fenced: null,
+    sleep: null,
     ...more,
   };
 }
@@ -317,6 +325,10 @@ export function aVm(more: Partial<VmView> = {}): VmView {
     labels: {},
     generation: 1,
     migration: null,
+    recovery: 'restart',
+    restart: 'on-failure',
+    priority: 500,
+    placing: { apart: [], together: [], pinnedTo: null },
     cpuCores: 0.5,
     memoryResidentMiB: 700,
     createdAt: start,
@@ -337,6 +349,7 @@ export function aMigration(more: Partial<MigrationView> = {}): MigrationView {
     switchedToPostCopy: null,
     phase,
     phaseSays: '',
+    hold: null,
     cancellable: true,
     ended: phase === 'completed' || phase === 'failed' || phase === 'cancelled',
     guest: null,
@@ -347,6 +360,7 @@ export function aMigration(more: Partial<MigrationView> = {}): MigrationView {
     endedAt: null,
     rounds: [],
     measures: noMeasures,
+    forecast: null,
     history: [{ phase: 'reserved', at: start }],
     sample: null,
     ...more,

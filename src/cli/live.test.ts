@@ -242,4 +242,12 @@ describe('plainLines', () => {
     ]);
     expect(plainLines(next, next)).toEqual([]);
   });
+
+  it('tells of a broken link what is missing, which attempt it is and what stands in its way', () => {
+    const broken = aMigration({ ...prePaging, phase: 'recovering' });
+    const recovering = { since: start + 2000, attempts: 4, lastError: 'no route to host' };
+    const missing = aSample({ phase: 'recovering', remainingBytes: 130 * MiB, recovering });
+    const lines = plainLines(liveState(broken, start + 5000), after(broken, sampleEvent(missing)));
+    expect(lines.at(-1)).toContain('the link broke; 130 MiB still missing; trying again (attempt 4: no route to host)');
+  });
 });

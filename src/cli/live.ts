@@ -256,8 +256,8 @@ function progressLines(state: LiveState, width: number, style: Style): Line[] {
     const [first = '', ...rest] = tooFastWords(migration, tooFast);
     lines.push([part(first, 'warn')], ...rest.map((text) => [part(text)]));
   }
-  if (migration.phase === 'recovering')
-    lines.push([part('The link is broken; the guest waits for missing pages.', 'bad')]);
+  const broken = recoveringWords(migration.phase, sample);
+  if (broken !== null) lines.push([part(broken, 'bad')]);
   return lines;
 }
 
@@ -293,6 +293,15 @@ function measuresOf(state: LiveState): { work: string; numbers: string } {
     tooFast ? '' : eta === null ? 'no end in sight' : `${firstRound ? 'at least' : 'about'} ${formatMs(eta)} to go`,
   ];
   return { work, numbers: numbers.filter((text) => text !== '').join('  ') };
+}
+
+/** What is wrong with the link, what it means for the guest, and what is being done; null while it carries. */
+export function recoveringWords(phase: PhaseName, sample: MigrationSampleView | null): string | null {
+  if (phase !== 'recovering') return null;
+  const missing = sample ? `; ${formatBytes(sample.remainingBytes)} still missing` : '';
+  if (!sample?.recovering) return `the link broke${missing}; the guest runs on until it needs a missing page`;
+  const { attempts, lastError } = sample.recovering;
+  return `the link broke${missing}; trying again (attempt ${attempts}${lastError === null ? '' : `: ${lastError}`})`;
 }
 
 function tooFastWords({ policy }: MigrationView, tooFast: TooFast): string[] {
@@ -371,7 +380,8 @@ export function plainLines(before: LiveState | null, after: LiveState): string[]
   }
   if (after.sample && after.sample !== before?.sample && !migration.ended) {
     const { work, numbers } = measuresOf(after);
-    lines.push(`${at(after.now)}${work}; ${numbers.replaceAll('  ', ', ')}`);
+    const broken = recoveringWords(migration.phase, after.sample);
+    lines.push(`${at(after.now)}${broken ?? `${work}; ${numbers.replaceAll('  ', ', ')}`}`);
   }
   return lines;
 }

@@ -54,10 +54,10 @@ function ended(phase: 'completed' | 'cancelled' | 'failed', more: Partial<Migrat
 
 describe('help', () => {
   const commands =
-    ',host,host list,host show,host cordon,host uncordon,host remove,node list,' +
-    'vm,vm create,vm list,vm show,vm start,vm stop,vm delete,vm console,instance,' +
+    ',host,host list,host show,host cordon,host uncordon,host remove,host power,node list,' +
+    'host drain,host undrain,drains,drain show,drain watch,fleet,fleet roll,vm,vm create,vm list,vm show,vm start,vm stop,vm delete,vm console,instance,' +
     'migrate,migrations,migration,migration show,migration cancel,migration watch,' +
-    'events,doctor,completion,server,agent,lab';
+    'plan,fleet,fleet export,events,doctor,completion,server,agent,lab';
   it.each(commands.split(','))('of "%s" has an example', async (command) => {
     const it = run([...command.split(' ').filter((word) => word !== ''), '--help']);
     expect(await it.code).toBe(0);
@@ -193,7 +193,7 @@ describe('lists and details', () => {
       getHost: host,
       cordonHost: host,
       uncordonHost: host,
-      removeHost: () => ({ removed: 'h1' }),
+      removeHost: () => ({ removed: 'h1', disksLeft: [] }),
       listVms: () => [aVm()],
       getVm: () => aVm(),
       startVm: () => aVm(),
@@ -220,11 +220,24 @@ describe('lists and details', () => {
 });
 
 describe('vm', () => {
+  it('start says what a VM waits for that has no room yet, and waits with it until a host was woken', async () => {
+    const states = ['waiting', 'waiting', 'starting', 'running'] as const;
+    let asked = 0;
+    const { url } = await serve({
+      startVm: () => aVm({ state: 'waiting', message: 'No host can take web1. h3 is asleep.' }),
+      getVm: () => aVm({ state: states[asked++] ?? 'running' }),
+    });
+    const it = run('vm start web1', { server: url });
+    expect(await it.code).toBe(0);
+    expect(it.stderr).toContain('web1 waits: No host can take web1. h3 is asleep.');
+    expect(it.stdout).toBe('web1 is running on h1\n');
+  });
+
   it('create sends what was asked, files made absolute, and waits until it runs', async () => {
     const states = ['creating', 'starting', 'running'] as const;
     let asked = 0;
     const { url, calls } = await serve({
-      createVm: () => aVm({ state: 'creating' }),
+      createVm: () => ({ ...aVm({ state: 'creating' }), placedBecause: 'The load is most even there.' }),
       getVm: () => aVm({ state: states[asked++] ?? 'running' }),
     });
     const line =
@@ -232,6 +245,7 @@ describe('vm', () => {
     const it = run(line, { server: url });
     expect(await it.code).toBe(0);
     expect(it.stdout).toBe('web1 is running on h1\n');
+    expect(it.stderr).toContain('web1 goes to h1: The load is most even there.');
     expect(calls[0]?.request).toMatchObject({
       body: {
         name: 'web1',
@@ -249,7 +263,9 @@ describe('vm', () => {
   });
 
   it('create takes a kernel with its words, and fails when the VM does not start', async () => {
-    const { url, calls } = await serve({ createVm: () => aVm({ state: 'crashed', message: 'no such kernel' }) });
+    const { url, calls } = await serve({
+      createVm: () => ({ ...aVm({ state: 'crashed', message: 'no such kernel' }), placedBecause: null }),
+    });
     const it = run(['vm', 'create', 't', '--kernel', 'k', '--initrd', '/i', '--append', 'console=ttyS0 quiet'], {
       server: url,
     });
@@ -265,7 +281,10 @@ describe('vm', () => {
     const it = run('vm stop web1 --timeout 2s', { server: url });
     expect(await it.code).toBe(1);
     expect(it.stderr).toContain('drover vm stop web1 --force');
-    expect(calls[0]?.request).toEqual({ params: { vm: 'web1' }, body: { force: false, timeoutMs: 2000 } });
+    expect(calls[0]?.request).toEqual({
+      params: { vm: 'web1' },
+      body: { force: false, timeoutMs: 2000, dryRun: false },
+    });
   });
 
   it('delete asks on a terminal, and does nothing without a yes', async () => {
@@ -291,7 +310,7 @@ describe('vm', () => {
     const it = run('vm delete web1', { server: url, tty: true, stdin: ['yes'] });
     expect(await it.code).toBe(0);
     expect(it.stdout).toBe('web1 is deleted; kept: web1.qcow2\n');
-    expect(calls[1]?.request).toEqual({ params: { vm: 'vm_1' }, query: { disks: 'keep' } });
+    expect(calls[1]?.request).toEqual({ params: { vm: 'vm_1' }, query: { disks: 'keep', dryRun: 'false' } });
   });
 
   it('console pipes both ways with --raw', async () => {
@@ -338,6 +357,7 @@ describe('migrate', () => {
         },
         why: 'host is noisy',
         dryRun: false,
+        holdMs: null,
       },
     });
   });
@@ -555,7 +575,14 @@ describe('completion', () => {
   it('offers commands and options', async () => {
     const it = run('completion bash');
     expect(await it.code).toBe(0);
-    expect(it.stdout).toContain("'vm') words='create list show");
-    expect(it.stdout).toMatch(/'migrate'\) words='[^']*--max-downtime/);
+    expect(it.stdout).toContain("'vm') commands='create list show");
+    expect(it.stdout).toMatch(/'migrate'\) commands='' options='[^']*--max-downtime/);
+  });
+
+  it('is told the names that the server knows', async () => {
+    const { url } = await serve({ listHosts: () => [aHost({ name: 'h1' }), aHost({ name: 'h2' })] });
+    const it = run('completion names host', { server: url });
+    expect(await it.code).toBe(0);
+    expect(it.stdout).toBe('h1\nh2\n');
   });
 });

@@ -2,19 +2,31 @@
  * The command line: builds the commands, runs one, turns what was thrown into words on stderr and an exit code. Not here: what
  * a command does (commands/).
  *
- *   0 done   1 failed   2 usage   3 not converged or cancelled   4 refused   5 not found   130 interrupted
+ *   0 done   1 failed   2 usage   3 not converged, cancelled or guests remain   4 refused   5 not found   130 interrupted
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
 import { UserError, messageOf, userErrorCodes, type UserErrorClass } from '../model/failure.ts';
+import { addBackup } from './commands/backup.ts';
+import { addBalance } from './commands/balance.ts';
 import { addCompletion } from './commands/completion.ts';
+import { addDrain } from './commands/drain.ts';
 import { addDoctor } from './commands/doctor.ts';
+import { addEnergy } from './commands/energy.ts';
 import { addEvents } from './commands/events.ts';
+import { addFleet } from './commands/fleet.ts';
+import { addForecast } from './commands/forecast.ts';
 import { addHost } from './commands/host.ts';
 import { addMigrate } from './commands/migrate.ts';
 import { addMigration } from './commands/migration.ts';
+import { addPeople } from './commands/people.ts';
+import { addPlan } from './commands/plan.ts';
+import { addRecovery } from './commands/recovery.ts';
+import { addTask } from './commands/task.ts';
+import { addTop } from './commands/top.ts';
 import { addVm } from './commands/vm.ts';
+import { addWebhook } from './commands/webhook.ts';
 import { Interrupted, createContext, exitCodes, type Context, type GlobalFlags } from './context.ts';
 import { realSurroundings, type Surroundings } from './surroundings.ts';
 
@@ -24,6 +36,7 @@ const exitCodeOfClass = {
   conflict: exitCodes.refused,
   refused: exitCodes.refused,
   unauthorized: exitCodes.failed,
+  forbidden: exitCodes.refused,
   unavailable: exitCodes.failed,
 } as const satisfies Record<UserErrorClass, number>;
 
@@ -53,12 +66,30 @@ export async function runCli(argv: string[], surroundings: Surroundings = realSu
   }
 }
 
+/** Every command of the CLI, as its reference and the completion of shells need it; nothing is run. */
+export function commandTree(surroundings: Surroundings = realSurroundings()): Command {
+  const program = new Command('drover');
+  build(
+    program,
+    createContext(
+      surroundings,
+      () => ({}),
+      () => {},
+    ),
+  );
+  return program;
+}
+
 function build(program: Command, context: Context): void {
   const { stdout, stderr, repoRoot } = context.surroundings;
   program
     .description('Moves virtual machines between the hosts that run them, while they run.')
     .addOption(new Option('-o, --output <format>', 'how data is printed').choices(['table', 'json']).default('table'))
-    .option('--server <url>', 'address of the server (else DROVER_SERVER, ~/.config/drover/cli.json, a lab that is up)')
+    .option(
+      '--server <url>',
+      'address of the server, or several with commas (else DROVER_SERVER, ~/.config/drover/cli.json, a lab that is up)',
+    )
+    .option('--reason <text>', 'why, for the audit log')
     .option('--token-file <file>', 'file with the token for it (else DROVER_TOKEN or DROVER_TOKEN_FILE)')
     .version(versionOf(repoRoot), '--version', 'print the version')
     .helpOption('-h, --help', 'print this help')
@@ -80,14 +111,26 @@ Examples:
   $ drover migrate web1 --to h2 --watch
 
 Exit codes:
-  0 done  1 failed  2 usage  3 not converged or cancelled  4 refused  5 not found  130 interrupted`,
+  0 done  1 failed  2 usage  3 not converged, cancelled, or guests remain  4 refused  5 not found  130 interrupted`,
     );
   addHost(program, context);
   addVm(program, context);
   addMigrate(program, context);
+  addForecast(program, context);
   addMigration(program, context);
+  addTask(program, context);
+  addTop(program, context);
+  addRecovery(program, context);
+  addDrain(program, context);
+  addFleet(program, context);
+  addPlan(program, context);
+  addBalance(program, context);
   addEvents(program, context);
+  addEnergy(program, context);
   addDoctor(program, context);
+  addPeople(program, context);
+  addWebhook(program, context);
+  addBackup(program, context);
   addCompletion(program, context);
   addPrograms(program);
 }
@@ -97,6 +140,11 @@ function addPrograms(program: Command): void {
   const programs = [
     ['server', 'the control plane (drover server --help)', 'drover server --listen 127.0.0.1:7070'],
     ['agent', 'what runs on each host (drover agent --help)', 'drover agent --name h1 --server 10.0.0.1:7071'],
+    [
+      'restore',
+      'puts a backup back, on the machine of a stopped server',
+      'drover restore fleet.backup --state /var/lib/drover/server',
+    ],
     ['lab', 'several hosts on this machine (drover lab --help)', 'drover lab up'],
   ] as const;
   for (const [name, summary, example] of programs) {

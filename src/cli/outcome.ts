@@ -2,6 +2,7 @@
 import type { MigrationView } from '../wire/endpoints.ts';
 import { formatBytes, formatMs } from '../model/units.ts';
 import { exitCodes } from './context.ts';
+import { comparison, forecastWords } from './forecast-words.ts';
 
 /** The first line says what became of the guest, the others what it cost. For a migration that has ended. */
 export function outcome(migration: MigrationView): string[] {
@@ -12,6 +13,7 @@ export function outcome(migration: MigrationView): string[] {
       return [
         `${vmName} moved from ${source} to ${target} by ${techniqueWords(migration)} in ${formatMs(measures.totalMs ?? 0)}`,
         `  ${measureWords(migration)}`,
+        ...forecastLines(migration),
       ];
     case 'cancelled':
       return [`${vmName}: migration ${id} was cancelled${after}; the guest runs on ${source}`];
@@ -25,6 +27,13 @@ export function outcome(migration: MigrationView): string[] {
     default:
       return [`${vmName}: migration ${id} is in phase ${migration.phase}`];
   }
+}
+
+function forecastLines(migration: MigrationView): string[] {
+  const { forecast } = migration;
+  if (!forecast) return [];
+  const compared = comparison(migration);
+  return [`  forecast: ${forecastWords(forecast)}${compared === null ? '' : `  (${compared})`}`];
 }
 
 export function techniqueWords({ technique, switchedToPostCopy }: MigrationView): string {
@@ -42,6 +51,7 @@ function measureWords({ measures, rounds }: MigrationView): string {
     `rounds ${rounds.length}`,
     measures.faults === null ? '' : `faults ${measures.faults}`,
     measures.degradedMs === null ? '' : `degraded ${ms(measures.degradedMs)}`,
+    measures.recoveries ? `link broke ${measures.recoveries}x for ${ms(measures.recoveringMs)}` : '',
     measures.throttlePercent ? `throttled ${measures.throttlePercent} %` : '',
   ]
     .filter((text) => text !== '')

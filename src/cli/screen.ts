@@ -1,13 +1,13 @@
 /**
- * Drawing the live view: in place on a terminal, as plain lines elsewhere, as JSON lines for programs. Not here: what the
- * lines say (live.ts).
+ * Showing a migration while it runs: in place on a terminal (canvas.ts), as plain lines elsewhere, as JSON lines for programs.
+ * Not here: what the lines say (live.ts).
  */
 import type { EventView, MigrationView } from '../wire/endpoints.ts';
 import type { Context } from './context.ts';
-import { liveState, plainLines, render, updated, type LiveState, type Style } from './live.ts';
+import { isLive, openCanvas } from './canvas.ts';
+import { liveState, plainLines, render, updated, type LiveState } from './live.ts';
 import type { Surroundings } from './surroundings.ts';
 
-const redrawMs = 100;
 const plainProgressMs = 1_000;
 
 export interface Screen {
@@ -21,66 +21,25 @@ export interface Screen {
 export function openScreen(context: Context, migration: MigrationView): Screen {
   const { surroundings } = context;
   if (context.json) return { tellsEnd: true, show: (event) => context.printLine(event), close: () => {} };
-  const dumb = surroundings.env['TERM'] === 'dumb';
-  return surroundings.stdout.isTTY && !dumb ? terminalScreen(surroundings, migration) : plainScreen(context, migration);
-}
-
-function styleOf({ env, stdout }: Surroundings): Style {
-  const locale = env['LC_ALL'] || env['LC_CTYPE'] || env['LANG'] || '';
-  return { colour: stdout.isTTY && !env['NO_COLOR'], unicode: /utf-?8/i.test(locale) };
+  return isLive(surroundings) ? terminalScreen(surroundings, migration) : plainScreen(context, migration);
 }
 
 function terminalScreen(surroundings: Surroundings, migration: MigrationView): Screen {
-  const { stdout, clock } = surroundings;
-  const style = styleOf(surroundings);
+  const { clock } = surroundings;
   let state = liveState(migration, clock.now());
-  let drawn: readonly string[] = [];
-  let drawnAt = -Infinity;
-  let pending: { cancel(): void } | undefined;
-  let closed = false;
-
-  const draw = (): void => {
-    pending?.cancel();
-    drawnAt = clock.monotonic();
+  const canvas = openCanvas(surroundings, (columns, style) => {
     // Between events the time goes on: the elapsed times are shown as of now.
     state = { ...state, now: Math.max(state.now, clock.now()) };
-    // What is drawn must fit: lines that have scrolled away cannot be drawn over.
-    const lines = render(state, stdout.columns - 1, style).slice(0, Math.max(1, stdout.rows - 1));
-    const up = heightOf(drawn, stdout.columns);
-    const back = up > 0 ? `\u001B[${up}A\r` : '\r';
-    stdout.write(`${back}${lines.map((line) => `${line}\u001B[K\n`).join('')}\u001B[J`);
-    drawn = lines;
-    if (!closed) pending = clock.setTimeout(draw, 1_000);
-  };
-  const soon = (): void => {
-    const waitMs = drawnAt + redrawMs - clock.monotonic();
-    pending?.cancel();
-    if (waitMs <= 0) draw();
-    else pending = clock.setTimeout(draw, waitMs);
-  };
-  const stopResize = stdout.onResize(soon);
-  stdout.write('\u001B[?25l');
-  draw();
+    return render(state, columns, style);
+  });
   return {
     tellsEnd: true,
     show(event) {
       state = updated(state, event);
-      soon();
+      canvas.soon();
     },
-    close() {
-      closed = true;
-      draw();
-      stopResize();
-      stdout.write('\u001B[?25h');
-    },
+    close: () => canvas.close(),
   };
-}
-
-/** Rows that lines take which a narrower terminal has wrapped since. */
-function heightOf(lines: readonly string[], columns: number): number {
-  // oxlint-disable-next-line no-control-regex -- the escape character is what is looked for
-  const visible = (line: string): number => line.replace(/\u001B\[[\d;]*m/g, '').length;
-  return lines.reduce((rows, line) => rows + Math.max(1, Math.ceil(visible(line) / columns)), 0);
 }
 
 function plainScreen(context: Context, migration: MigrationView): Screen {

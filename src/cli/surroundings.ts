@@ -2,7 +2,8 @@
  * What a command line program finds around itself: terminal, environment, signals, time. An argument, so that every command
  * can be run in a test. Not here: what is done with it.
  */
-import { homedir } from 'node:os';
+import { spawn } from 'node:child_process';
+import { constants, homedir } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { systemClock, type Clock } from '../runtime/clock.ts';
@@ -26,6 +27,14 @@ export interface Input extends AsyncIterable<Uint8Array> {
   leave(): void;
 }
 
+export interface ShellOptions {
+  /** Beside our own environment. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Where its stdout goes: not into ours where that holds data. */
+  readonly stdoutTo: 'stdout' | 'stderr';
+  readonly signal: AbortSignal;
+}
+
 export interface Surroundings {
   readonly stdout: Output;
   readonly stderr: Output;
@@ -38,6 +47,8 @@ export interface Surroundings {
   readonly clock: Clock;
   /** Takes over a signal until the returned function is called. */
   onSignal(signal: 'SIGINT' | 'SIGTERM', fn: () => void): () => void;
+  /** Runs a command in a shell, with our terminal; told to end when the signal is aborted. @returns its exit code */
+  runShell(command: string, options: ShellOptions): Promise<number>;
   /** For the second Ctrl-C only. */
   exitNow(code: number): void;
 }
@@ -56,8 +67,23 @@ export function realSurroundings(): Surroundings {
       process.on(signal, fn);
       return () => process.off(signal, fn);
     },
+    runShell,
     exitNow: (code) => process.exit(code),
   };
+}
+
+/** 128 and the number of the signal where one ended it, as shells say it. */
+function runShell(command: string, { env, stdoutTo, signal }: ShellOptions): Promise<number> {
+  const child = spawn('/bin/sh', ['-c', command], {
+    env: { ...process.env, ...env },
+    stdio: ['inherit', stdoutTo === 'stdout' ? 'inherit' : 2, 'inherit'],
+  });
+  const stop = (): void => void child.kill('SIGTERM');
+  signal.addEventListener('abort', stop, { once: true });
+  return new Promise<number>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code, by) => resolve(code ?? 128 + (by === null ? 0 : constants.signals[by])));
+  }).finally(() => signal.removeEventListener('abort', stop));
 }
 
 function outputOf(stream: NodeJS.WriteStream): Output {

@@ -1,6 +1,7 @@
 /** How agents connect, what is agreed about the guests they have, and the lives of guests outside of moves. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { VmId } from '../model/ids.ts';
+import { cameTooLate } from '../wire/agent.ts';
 import { migrateBody, newVm } from '../wire/endpoints.ts';
 import { checkFleet } from './doctor.ts';
 import { FakeAgent, FakeFleet, frozen, inventory, settled } from './fake-fleet.ts';
@@ -156,6 +157,7 @@ describe('the life of a VM', () => {
       name: 'web1',
       boot: { kind: 'kernel', kernel: 'k', initrd: null, append: '' },
       host: 'h1',
+      restart: 'never',
     });
     await fleet.agent('h1').life(vm.id, { kind: 'start-failed', failure: { ...gone, message: 'no kernel' } });
     expect(fleet.vm('web1').state).toEqual({ kind: 'crashed', message: 'no kernel' });
@@ -202,7 +204,7 @@ describe('the life of a VM', () => {
 });
 
 describe('the guests a host has when it connects', () => {
-  const found = (vm: VmId, generation: number) => ({ vm, generation, state: 'running', migration: null });
+  const found = (vm: VmId, generation: number) => ({ vm, generation, state: 'runs', migration: null });
   const again = async (name: string): Promise<FakeAgent> => {
     const agent = fleet.agent(name);
     agent.channel?.close();
@@ -264,6 +266,10 @@ describe('the guests a host has when it connects', () => {
     const vm = await fleet.run('web1', 'h1');
     fleet.agent('h1').guests = [];
     fleet.agent('h2').guests = [found(vm.id, 9)];
+    await again('h2');
+    // All are asked before anything is believed.
+    expect([fleet.agent('h1').connected, fleet.agent('h2').connected]).toEqual([false, false]);
+    await again('h1');
     const h2 = await again('h2');
     expect(h2.orders).toEqual([expect.objectContaining({ kind: 'keep', generation: 9 })]);
     expect(fleet.vm('web1')).toMatchObject({ host: fleet.plane.fleet.findHost('h2').id, generation: 9 });
@@ -293,6 +299,25 @@ describe('orders and facts', () => {
     await h1.connect();
     await saying;
     expect(fleet.vm('web1').state).toEqual({ kind: 'stopped' });
+  });
+
+  test('a start that came too late by the clock of its host is sent again', async () => {
+    const vm = await fleet.run('web1', 'h1');
+    await fleet.plane.vms.stop('web1', { force: true, timeoutMs: 1000 });
+    await fleet.agent('h1').life(vm.id, { kind: 'ended', how: 'stopped', message: '' });
+    fleet.agent('h1').orders = [];
+    fleet.agent('h1').refuses = cameTooLate;
+    await fleet.plane.vms.start('web1', null);
+    await fleet.agent('h1').order('start');
+    await fleet.pass(1_000);
+    expect(fleet.vm('web1').state.kind).toBe('starting');
+    await fleet.pass(10_000);
+    expect(
+      fleet
+        .agent('h1')
+        .kinds()
+        .filter((kind) => kind === 'start'),
+    ).toHaveLength(2);
   });
 
   test('a refused start makes the VM crashed with the reason', async () => {

@@ -18,15 +18,18 @@ import type { Channel, Listener } from '../runtime/channel.ts';
 import type { Clock, Timer } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Random } from '../runtime/random.ts';
-import { fromAgent, protocolVersion } from '../wire/agent.ts';
-import type { Fact, FoundGuest, FromAgent, Order, ToAgent } from '../wire/agent.ts';
-import type { Fleet } from './fleet.ts';
+import { cameTooLate, fromAgent, protocolVersion } from '../wire/agent.ts';
+import type { Fact, FromAgent, Order, ToAgent } from '../wire/agent.ts';
+import type { Draft, Fleet } from './fleet.ts';
+import type { Held } from './held.ts';
 import type { LiveEvents } from './live-events.ts';
 import type { Liveness } from './liveness.ts';
 import { suspectAfterMs } from './liveness.ts';
-import { migrationOrders, orderKey, vmOrders } from './orders.ts';
+import { neighboursOf } from './neighbours.ts';
+import { migrationOrders, orderKey, taskOrders, vmOrders } from './orders.ts';
 import type { DueOrder } from './orders.ts';
 import { capacityMiB } from './rooms.ts';
+import { sleepsOnPurpose } from './sleep-rules.ts';
 
 /** Where agents come from: a listening port, or a simulated network. */
 export interface AgentDoor {
@@ -38,7 +41,14 @@ export interface AgentNews {
   onFact(host: HostId, fact: Fact): Promise<void>;
   onRefused(due: DueOrder, reason: string): Promise<void>;
   /** @returns the orders that follow for the guests it has */
-  onFound(host: HostId, guests: readonly FoundGuest[]): Promise<DueOrder[]>;
+  onFound(host: HostId, hello: Hello): Promise<DueOrder[]>;
+  /** What hosts say of leases, their own and others'. */
+  onReport(host: HostId, report: Extract<FromAgent, { type: 'report' }>): void;
+  onMeasured(host: HostId, answer: Extract<FromAgent, { type: 'measured' }>): void;
+  onLeaseAnswer(host: HostId, answer: Extract<FromAgent, { type: 'lease-answer' }>): void;
+  onSleepAnswer(host: HostId, answer: Extract<FromAgent, { type: 'sleep-answer' }>): Promise<void>;
+  /** The host has booted since it was here last; written into the commit that takes its hello. */
+  onRebooted(draft: Draft, host: HostRecord): void;
 }
 
 export interface ConsoleStream {
@@ -61,7 +71,7 @@ const consolesPerHost = 64;
 /** A message this long after a second agent said hello proves that the first one lives. */
 const aliveAfterMs = 500;
 
-type Hello = Extract<FromAgent, { type: 'hello' }>;
+export type Hello = Extract<FromAgent, { type: 'hello' }>;
 
 interface Connection {
   readonly host: HostId;
@@ -74,6 +84,8 @@ interface Connection {
   /** By order id. */
   readonly unanswered: Map<string, DueOrder>;
   readonly consoles: Map<string, ConsoleListener>;
+  /** What it was told last. */
+  neighbours: ReturnType<typeof neighboursOf> | undefined;
   /** Facts are put on record one after another; after one that could not be, none. */
   facts: Promise<void>;
   pendingFacts: number;
@@ -84,6 +96,7 @@ interface Parts {
   readonly live: LiveEvents;
   readonly liveness: Liveness;
   readonly news: AgentNews;
+  readonly held: Held;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -96,6 +109,7 @@ export class Agents {
   readonly #live: LiveEvents;
   readonly #liveness: Liveness;
   readonly #news: AgentNews;
+  readonly #held: Held;
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #log: Log;
@@ -111,15 +125,21 @@ export class Agents {
     this.#live = parts.live;
     this.#liveness = parts.liveness;
     this.#news = parts.news;
+    this.#held = parts.held;
     this.#clock = parts.clock;
     this.#random = parts.random;
     this.#log = parts.log;
     this.#onNewerTerm = parts.onNewerTerm;
     this.#fleet.onCommit((changes) => {
       for (const change of changes) {
-        if (change.kind === 'vm' && change.after) this.#sendAll(vmOrders(change.after));
+        if (change.kind === 'vm' && change.after) {
+          this.#sendAll(vmOrders(change.after));
+          if (change.after.host !== change.before?.host) this.#sendTasks(change.after.id);
+        }
+        if (change.kind === 'task' && change.after) this.#sendAll(taskOrders(change.after, this.#fleet));
         if (change.kind === 'migration' && change.after) this.#sendAll(migrationOrders(change.after, this.#fleet));
       }
+      if (changes.some(({ kind }) => kind === 'host')) for (const each of this.#byName.values()) this.#introduce(each);
     });
   }
 
@@ -160,6 +180,12 @@ export class Agents {
     });
   }
 
+  /** Says something to a host that is no order. @returns whether it is connected */
+  tell(host: HostId, message: ToAgent): boolean {
+    const connection = this.#byName.get(this.#fleet.hostName(host));
+    return connection !== undefined && say(connection, message);
+  }
+
   isConnected(host: HostId): boolean {
     const name = this.#fleet.hosts.get(host)?.name;
     return name !== undefined && this.#byName.has(name);
@@ -169,15 +195,22 @@ export class Agents {
   tick(): void {
     for (const { host, silent } of this.#liveness.changes(this.#fleet.hosts.keys())) {
       const name = this.#fleet.hostName(host);
-      const says = silent ? `host ${name} is silent: no report for ${suspectAfterMs / 1000} s` : `host ${name} reports`;
+      const record = this.#fleet.hosts.get(host);
+      const asleep = record !== undefined && sleepsOnPurpose({ fleet: this.#fleet, liveness: this.#liveness }, record);
+      const quiet = asleep
+        ? `host ${name} is quiet: it sleeps`
+        : `host ${name} is silent: no report for ${suspectAfterMs / 1000} s`;
+      const says = silent ? quiet : `host ${name} reports`;
       this.#log.info({ host: name }, says);
       this.#live.emit({ kind: 'host', at: this.#clock.now(), host, says });
       // Its stay has ended with its silence: it must say hello again to get a new session.
       const connection = this.#byName.get(name);
       if (silent && connection) this.#drop(connection, 'no report: say hello again');
     }
+    for (const connection of this.#byName.values()) say(connection, { type: 'beat' });
     for (const vm of this.#fleet.vms.values()) this.#sendAll(vmOrders(vm));
     for (const migration of this.#fleet.unsettledMigrations()) this.#sendAll(migrationOrders(migration, this.#fleet));
+    this.#sendTasks();
   }
 
   /** @throws UserError unreachable, busy */
@@ -204,6 +237,7 @@ export class Agents {
   }
 
   send(due: DueOrder): void {
+    if (this.#held.isHeld) return; // the records it comes from are not to be trusted yet
     const connection = this.#byName.get(this.#fleet.hostName(due.host));
     if (connection === undefined) return; // it is still due when the host connects
     const now = this.#clock.monotonic();
@@ -222,6 +256,7 @@ export class Agents {
       vm: due.vm,
       generation: due.generation,
       expiresAt: until + this.#liveness.offsetMs(due.host),
+      revision: this.#fleet.revision,
     };
     const order: Order = { ...stamp, ...due.body };
     if (!say(connection, { type: 'order', order })) return;
@@ -256,6 +291,12 @@ export class Agents {
       this.#onNewerTerm(hello.newestTerm);
       return reject(`it obeyed term ${hello.newestTerm}, this server is in term ${this.#fleet.term}: try again`);
     }
+    if (await this.#held.noticed(hello)) {
+      const reason = 'the records went back in time: say hello again';
+      this.#askAgain(reason);
+      channel.close(reason);
+      return undefined;
+    }
     const older = await this.#olderConnection(hello.host);
     if (older) return reject(`an agent called ${hello.host} is connected from ${older.channel.remote} and alive`);
     if (!channel.isOpen) return undefined;
@@ -269,6 +310,7 @@ export class Agents {
       sent: new Map(),
       unanswered: new Map(),
       consoles: new Map(),
+      neighbours: undefined,
       facts: Promise.resolve(),
       pendingFacts: 0,
     };
@@ -278,12 +320,28 @@ export class Agents {
     void channel.closed.then((reason) => this.#gone(connection, reason));
     this.#liveness.heard(host.id, hello.at, null);
     const { term } = this.#fleet;
-    say(connection, { type: 'welcome', hostId: host.id, term, session: host.session });
+    say(connection, {
+      type: 'welcome',
+      hostId: host.id,
+      term,
+      session: host.session,
+      revision: this.#fleet.revision,
+      termId: this.#held.termId,
+    });
+    this.#introduce(connection);
     this.#log.info({ host: host.name, session: host.session, remote: channel.remote }, 'an agent is connected');
-    this.#sendAll(await this.#news.onFound(host.id, hello.guests));
+    this.#sendAll(await this.#news.onFound(host.id, hello));
     for (const migration of this.#fleet.unsettledMigrations()) this.#sendAll(migrationOrders(migration, this.#fleet));
     for (const vm of this.#fleet.vms.values()) if (vm.host === host.id) this.#sendAll(vmOrders(vm));
+    this.#sendTasks();
     return connection;
+  }
+
+  /** Of one VM, or of all. */
+  #sendTasks(vm?: VmId): void {
+    for (const task of this.#fleet.givenTasks()) {
+      if (vm === undefined || task.attempts.at(-1)?.vm === vm) this.#sendAll(taskOrders(task, this.#fleet));
+    }
   }
 
   /** The connection under this name that proves to be alive; a dead one is closed. The newest wins over the dead. */
@@ -314,17 +372,50 @@ export class Agents {
     return this.#fleet.change((draft) => {
       const known = this.#fleet.hostNamed(hello.host);
       const id = known?.id ?? newId('host', joinedAt, this.#random.bytes(8));
-      const stays =
-        known !== undefined && !this.#liveness.isSilent(id) && known.inventory.kernelBootId === inventory.kernelBootId;
+      // Records that went back in time know an older session than the host: a number is never given out twice.
+      const newest = Math.max(known?.session ?? 0, hello.session ?? 0);
+      const rebooted = known !== undefined && known.inventory.kernelBootId !== inventory.kernelBootId;
+      const stays = known?.session === newest && !this.#liveness.isSilent(id) && !known.fenced && !rebooted;
+      const session = stays ? newest : newest + 1;
+      // By older records it may have rebooted long ago: what runs there now, it says itself.
+      if (rebooted) {
+        if (!this.#held.isHeld) this.#news.onRebooted(draft, known);
+      } else if (known?.fenced?.proof === 'power-off') this.#wasNeverOff(known);
       const host: HostRecord = known
-        ? { ...known, inventory, session: stays ? known.session : known.session + 1 }
-        : { schema: 1, id, name: hello.host, session: 1, cordoned: false, labels: {}, inventory, joinedAt };
+        ? { ...(draft.host(id) ?? known), inventory, session }
+        : {
+            schema: 2,
+            id,
+            name: hello.host,
+            session,
+            cordoned: false,
+            labels: {},
+            inventory,
+            joinedAt,
+            power: null,
+            fenced: null,
+            failing: null,
+          };
       if (!isDeepStrictEqual(host, known)) draft.putHost(host);
       const room = draft.room(id) ?? { schema: 1, host: id, capacityMiB: 0, guestsMiB: {}, reservationsMiB: {} };
       const capacity = capacityMiB(inventory.memoryMiB);
       if (room.capacityMiB !== capacity) draft.putRoom({ ...room, capacityMiB: capacity });
       return host;
     });
+  }
+
+  /** Tells a host who else there is, unless it knows. */
+  #introduce(connection: Connection): void {
+    const neighbours = neighboursOf(this.#fleet.hosts.values(), connection.host);
+    if (isDeepStrictEqual(neighbours, connection.neighbours)) return;
+    connection.neighbours = neighbours;
+    say(connection, { type: 'neighbours', ...neighbours });
+  }
+
+  #wasNeverOff({ name }: HostRecord): void {
+    const says = `${name} was read as off and has not booted since: its power controller speaks of another machine, or lies`;
+    this.#log.error({ host: name }, says);
+    this.#live.emit({ kind: 'alarm', at: this.#clock.now(), about: `host ${name}`, says });
   }
 
   #receive(connection: Connection, message: FromAgent): void {
@@ -334,6 +425,7 @@ export class Agents {
         return connection.channel.close('a second hello');
       case 'report':
         this.#liveness.heard(connection.host, message.load.at, message.load);
+        this.#news.onReport(connection.host, message);
         return;
       case 'sample':
         this.#live.emit({ kind: 'sample', at: this.#clock.now(), sample: message.sample });
@@ -346,6 +438,8 @@ export class Agents {
         if (message.refused === null || due === undefined) return;
         const { refused } = message;
         this.#log.warn({ host: connection.name, order: due.body.kind, vm: due.vm, refused }, 'an order was refused');
+        // A clock was set, or the way is slow: what is still due is sent again.
+        if (refused === cameTooLate) return;
         this.#news
           .onRefused(due, refused)
           .catch((error: unknown) => this.#log.warn({ error }, 'a refusal could not be put on record'));
@@ -360,6 +454,15 @@ export class Agents {
         listener?.onEnd(message.reason);
         return;
       }
+      case 'measured':
+        return this.#news.onMeasured(connection.host, message);
+      case 'lease-answer':
+        return this.#news.onLeaseAnswer(connection.host, message);
+      case 'sleep-answer':
+        this.#news
+          .onSleepAnswer(connection.host, message)
+          .catch((error: unknown) => this.#log.warn({ error }, 'an answer about sleep could not be put on record'));
+        return;
     }
   }
 
@@ -367,6 +470,7 @@ export class Agents {
     if (++connection.pendingFacts > pendingFactsLimit) return connection.channel.close('too many facts at once');
     connection.facts = connection.facts.then(async () => {
       connection.pendingFacts--;
+      await this.#held.whenFree();
       if (!connection.channel.isOpen) return;
       try {
         await this.#news.onFact(connection.host, fact);
@@ -377,6 +481,11 @@ export class Agents {
         connection.channel.close(`fact ${number} could not be put on record: ${messageOf(error)}`);
       }
     });
+  }
+
+  /** Ends all connections: each host says anew what it holds. */
+  #askAgain(reason: string): void {
+    for (const connection of this.#byName.values()) this.#drop(connection, reason);
   }
 
   /** A channel to a dead peer may take long to close: what was said on it ends now. */

@@ -2,23 +2,51 @@
  * A fleet for tests: the real control plane on a memory store and a clock that stands still, with agents that say what they
  * are told to say over channels within the process. Not here: hypervisors; a fake agent carries nothing out.
  */
-import type { HostInventory } from '../model/host.ts';
+import type {
+  GuardReport,
+  GuestLoad,
+  HealthSign,
+  HostInventory,
+  HostLoad,
+  LeaseSeen,
+  PowerSpec,
+} from '../model/host.ts';
 import type { MigrationId, VmId } from '../model/ids.ts';
 import type { Migration } from '../model/migration.ts';
+import type { SleepRecord } from '../model/sleep.ts';
 import type { RunningSpec, VmRecord } from '../model/vm.ts';
 import type { MigrationFact } from '../migration/step.ts';
 import type { Channel } from '../runtime/channel.ts';
 import { TestClock } from '../runtime/clock.ts';
 import { silentLog } from '../runtime/log.ts';
 import { seededRandom } from '../runtime/random.ts';
-import { lead } from '../store/leadership.ts';
+import { lead, leaderKey } from '../store/leadership.ts';
 import { Engine } from '../store/memory.ts';
+import type { Kept } from '../store/memory.ts';
 import { protocolVersion } from '../wire/agent.ts';
-import type { Fact, FoundGuest, FromAgent, GuestFact, Order, OrderKind, ToAgent } from '../wire/agent.ts';
+import type {
+  Fact,
+  FoundGuest,
+  FromAgent,
+  GuestFact,
+  KnownVm,
+  Order,
+  OrderKind,
+  ReadyGuest,
+  StoreMark,
+  ToAgent,
+} from '../wire/agent.ts';
 import type { LiveEvent } from './live-events.ts';
 import { newVm } from '../wire/endpoints.ts';
 import { startPlane } from './plane.ts';
+import { planned } from './planning.ts';
+import { EventHub } from './event-hub.ts';
+import type { Call } from './handler.ts';
+import { bootstrapActor } from './people.ts';
+import type { Post } from './webhooks.ts';
 import type { ControlPlane } from './plane.ts';
+import { controllerOver } from './power/power.ts';
+import type { Bmc, PowerController, PowerReading } from './power/power.ts';
 
 type WithoutStamp<F> = F extends MigrationFact ? Omit<F, 'migration' | 'at'> : never;
 export type MoveFact = WithoutStamp<MigrationFact>;
@@ -103,9 +131,11 @@ export function inventory(name: string, changes: Partial<HostInventory> = {}): H
     postCopy: { ok: true },
     networks: ['default'],
     pools: ['default'],
+    hold: { ok: true },
     migrationAddress: '10.0.1.1',
     peer: { address: `${name}.peer`, port: 7072 },
     kernelBootId: `boot-of-${name}`,
+    sleep: { off: { ok: true }, suspend: { ok: true }, macs: ['52:54:00:00:00:01'] },
     ...changes,
   };
 }
@@ -118,14 +148,31 @@ export class FakeAgent {
   /** What really runs. */
   guests: FoundGuest[] = [];
   newestTerm = 0;
+  /** What its journal holds; undefined: as an agent says that is older than this. */
+  known: KnownVm[] | undefined;
+  mark: StoreMark | undefined;
+  newestSession = 0;
   clockAheadMs = 0;
   orders: Order[] = [];
   acked = 0;
   session = 0;
   rejected: string | undefined;
   reports = true;
+  health: HealthSign[] = [];
+  /** Why it refuses orders. */
+  refuses: string | null = null;
+  /** Guests whose agent answers. */
+  ready: ReadyGuest[] = [];
   channel: Channel | undefined;
   consoles: ToAgent[] = [];
+  /** What its reports say of its load, where it is not the usual. */
+  load: Partial<HostLoad> = {};
+  /** What it answers to `sleep`; null: nothing. */
+  sleepAnswer: { result: 'ready' | 'refused' | 'failed'; says: string } | null = { result: 'ready', says: '' };
+  asked: string[] = [];
+  guards: readonly GuardReport[];
+  /** What it sees of the leases of others. */
+  leases: () => LeaseSeen[] = () => [];
   readonly #fleet: FakeFleet;
   #number = 0;
   #unacked: { number: number; fact: Fact }[] = [];
@@ -134,6 +181,8 @@ export class FakeAgent {
     this.#fleet = fleet;
     this.name = name;
     this.inventory = inventory(name, changes);
+    const poolId = this.inventory.poolIds?.['default'] ?? 'pool1';
+    this.guards = [{ pool: 'default', poolId, leaseTimeMs: 10_000, leftMs: 9_000, watchdog: true }];
   }
 
   get now(): number {
@@ -160,6 +209,9 @@ export class FakeAgent {
       inventory: this.inventory,
       guests: this.guests,
       newestTerm: this.newestTerm,
+      known: this.known,
+      mark: this.mark,
+      session: this.newestSession,
       at: this.now,
     });
     await until(`${this.name} welcomed`, () => this.session > 0 || this.rejected !== undefined || !mine.isOpen);
@@ -172,8 +224,17 @@ export class FakeAgent {
 
   report(): void {
     if (!this.reports) return;
-    const load = { at: this.now, cpu: 0.1, memoryUsedMiB: 100, memoryTotalMiB: 8192, pressure: null, guests: {} };
-    this.say({ type: 'report', load });
+    const guests = this.#fleet.loadsOn(this.name);
+    const idle = { cpu: 0.1, memoryUsedMiB: 100, memoryTotalMiB: 8192, pressure: null, guests };
+    const load = { at: this.now, ...idle, ...this.load };
+    this.say({
+      type: 'report',
+      load,
+      guards: [...this.guards],
+      leases: this.leases(),
+      health: this.health,
+      ready: this.ready,
+    });
   }
 
   /** Says a fact and waits until it is on record. */
@@ -208,6 +269,9 @@ export class FakeAgent {
     switch (message.type) {
       case 'welcome':
         this.session = message.session;
+        this.newestTerm = message.term;
+        this.newestSession = message.session;
+        this.mark = { term: message.term, termId: message.termId ?? '', revision: message.revision ?? 0 };
         for (const each of this.#unacked) this.say({ type: 'fact', ...each });
         return;
       case 'rejected':
@@ -215,11 +279,22 @@ export class FakeAgent {
         return;
       case 'order':
         this.orders.push(message.order);
-        this.say({ type: 'answer', order: message.order.id, refused: null });
+        this.mark = { ...this.mark, term: message.order.term, revision: message.order.revision ?? 0 };
+        this.say({ type: 'answer', order: message.order.id, refused: this.refuses });
         return;
       case 'ack':
         this.acked = Math.max(this.acked, message.number);
         this.#unacked = this.#unacked.filter(({ number }) => number > message.number);
+        return;
+      case 'beat':
+        return;
+      case 'sleep':
+        this.asked.push(message.do);
+        if (message.do !== 'prepare' || this.sleepAnswer === null) return;
+        this.say({ type: 'sleep-answer', request: message.request, ...this.sleepAnswer });
+        return;
+      case 'wake-other':
+        this.asked.push(`wake ${message.macs.join(' ')}`);
         return;
       default:
         this.consoles.push(message);
@@ -227,13 +302,52 @@ export class FakeAgent {
   }
 }
 
+/** Power controllers by address: what each reads, and what it does when told. */
+export class FakeBmcs {
+  readonly power = new Map<string, PowerReading['state']>();
+  readonly orders: string[] = [];
+  /** Of those that have a meter. */
+  readonly watts = new Map<string, number>();
+  /** What a controller does with an order; it obeys unless told otherwise. */
+  obeys: (address: string) => boolean = () => true;
+  readonly #clock: TestClock;
+
+  constructor(clock: TestClock) {
+    this.#clock = clock;
+  }
+
+  open(spec: PowerSpec): PowerController {
+    const address = spec.kind === 'ipmi' ? spec.address : spec.url;
+    const bmc: Bmc = {
+      read: async () => {
+        const state = this.power.get(address) ?? 'unknown';
+        return state === 'unknown' ? { state, says: 'no answer' } : { state };
+      },
+      order: async (wanted) => {
+        this.orders.push(`${address} ${wanted}`);
+        if (this.obeys(address)) this.power.set(address, wanted === 'on' ? 'on' : 'off');
+      },
+      watts: async () => this.watts.get(address) ?? null,
+    };
+    return controllerOver(bmc, this.#clock);
+  }
+}
+
 export class FakeFleet {
+  /** Magic packets that the server sent itself. */
+  readonly magic: string[] = [];
   readonly clock = new TestClock();
-  readonly engine = new Engine({ clock: this.clock });
+  engine = new Engine({ clock: this.clock });
   readonly agents = new Map<string, FakeAgent>();
   readonly alarms: string[] = [];
   readonly live: LiveEvent[] = [];
   newerTerm = 0;
+  trustGuard = true;
+  /** What guests carry, by name; unset: nothing is said of them. */
+  guestLoad: ((name: string) => GuestLoad) | undefined;
+  readonly bmcs = new FakeBmcs(this.clock);
+  /** How webhooks are sent; undefined: by HTTP. */
+  post: Post | undefined;
   plane!: ControlPlane;
   #stop: (() => Promise<void>) | undefined;
   #seed = 1;
@@ -263,6 +377,12 @@ export class FakeFleet {
           random: seededRandom(this.#seed++),
           log: silentLog,
           version: '0.0.0',
+          power: (spec) => this.bmcs.open(spec),
+          passwordCost: 16,
+          ...(this.post && { post: this.post }),
+          makePlan: async (snapshot, ask) => planned(snapshot, ask),
+          recovery: { trustGuard: this.trustGuard, lockWaitMs: 120_000 },
+          sleep: { sendMagic: async (macs) => void this.magic.push(...macs) },
           onNewerTerm: (term) => (this.newerTerm = term),
         });
         up.resolve(plane);
@@ -271,7 +391,7 @@ export class FakeFleet {
         );
         await plane.stop();
       },
-      { clock: this.clock },
+      { clock: this.clock, termAbove: () => this.newerTerm },
     );
     led.catch(up.reject);
     this.plane = await up.promise;
@@ -291,6 +411,21 @@ export class FakeFleet {
     this.#stop = undefined;
   }
 
+  /** What a copy of the store's file would hold. */
+  async copyStore(): Promise<Kept> {
+    const store = this.engine.connect();
+    const { entries, revision } = await store.list('');
+    await store.close();
+    return { entries: entries.filter(({ key }) => key !== leaderKey), revision, history: [] };
+  }
+
+  /** The server is gone and comes back on a store that holds this; the agents do not dial yet. */
+  async startServerOn(kept: Kept): Promise<void> {
+    await this.stopServer();
+    this.engine = new Engine({ clock: this.clock }, undefined, kept);
+    await this.startServer();
+  }
+
   /** The server is gone and comes back on the same store; the agents dial again. */
   async restartServer(): Promise<void> {
     await this.stopServer();
@@ -308,6 +443,13 @@ export class FakeFleet {
     agent.report();
     await settled();
     return agent;
+  }
+
+  loadsOn(host: string): Record<VmId, GuestLoad> {
+    const { guestLoad, plane } = this;
+    const there = plane.fleet.hostNamed(host)?.id;
+    const vms = [...plane.fleet.vms.values()].filter((vm) => vm.host === there && vm.state.kind === 'running');
+    return Object.fromEntries(guestLoad === undefined ? [] : vms.map(({ id, name }) => [id, guestLoad(name)]));
   }
 
   agent(name: string): FakeAgent {
@@ -331,12 +473,26 @@ export class FakeFleet {
     return `${sum(room?.guestsMiB)}+${sum(room?.reservationsMiB)}`;
   }
 
-  /** Everything in the store but the lead. */
+  /** What is known of the sleep of a host. */
+  slept(name: string): SleepRecord {
+    const found = this.plane.fleet.sleeps.get(this.plane.fleet.findHost(name).id);
+    if (found) return found;
+    throw new Error(`nobody spoke of the sleep of ${name}`);
+  }
+
+  /** What a handler is called with, by the admin of the state directory. */
+  call(changes: Partial<Call> = {}): Call {
+    const answer = { more() {}, version() {}, session() {} };
+    const own = { plane: this.plane, request: null, actor: bootstrapActor, address: '127.0.0.1', ifMatch: null };
+    return { ...own, answer, hub: new EventHub(this.plane, this.clock), ...changes };
+  }
+
+  /** Everything in the store but the lead and the audit log. */
   async dump(): Promise<string> {
     const store = this.engine.connect();
     const { entries } = await store.list('');
     await store.close();
-    return JSON.stringify(entries.filter(({ key }) => !key.startsWith('control/')));
+    return JSON.stringify(entries.filter(({ key }) => !/^(control|audit)\//.test(key)));
   }
 
   /** A VM that runs on `host`. */
@@ -345,22 +501,23 @@ export class FakeFleet {
       name,
       host,
       boot: { kind: 'kernel', kernel: 'k', initrd: null, append: '' },
+      restart: 'never',
       ...changes,
     });
     const vm = await this.plane.vms.create(body, null);
     const agent = this.agent(host);
     if (vm.state.kind === 'creating') await agent.life(vm.id, { kind: 'provisioned' });
     await agent.life(vm.id, { kind: 'started', running: frozen(vm) });
-    agent.guests.push({ vm: vm.id, generation: vm.generation, state: 'running', migration: null });
+    agent.guests.push({ vm: vm.id, generation: vm.generation, state: 'runs', migration: null });
     return this.vm(name);
   }
 
-  /** Lets time pass, with a report of each connected agent every half second. */
-  async pass(ms: number): Promise<void> {
-    for (let left = ms; left > 0; left -= 500) {
+  /** Lets time pass, with a report of each connected agent every half second, or as often as is said. */
+  async pass(ms: number, stepMs = 500): Promise<void> {
+    for (let left = ms; left > 0; left -= stepMs) {
       for (const agent of this.agents.values()) if (agent.connected) agent.report();
       await settled();
-      await this.clock.advance(Math.min(500, left));
+      await this.clock.advance(Math.min(stepMs, left));
       await settled();
     }
   }

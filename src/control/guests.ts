@@ -10,18 +10,22 @@
  */
 import { inWords } from '../model/failure.ts';
 import type { HostId, VmId } from '../model/ids.ts';
+import type { Migration } from '../model/migration.ts';
 import type { VmRecord, VmState } from '../model/vm.ts';
 import { isEnd } from '../migration/phases.ts';
 import { outstanding } from '../migration/step.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
-import type { FoundGuest, GuestFact } from '../wire/agent.ts';
+import type { FoundGuest, GuestFact, KnownVm } from '../wire/agent.ts';
 import type { Draft, Fleet } from './fleet.ts';
+import { noteRecovered } from './fence.ts';
 import type { LiveEvents } from './live-events.ts';
 import type { Liveness } from './liveness.ts';
 import { take } from './migrations.ts';
-import { keepOrder } from './orders.ts';
+import { forgetOrder, keepOrder } from './orders.ts';
 import type { DueOrder } from './orders.ts';
+import type { Restarts } from './restarts.ts';
+import { afterItsEnd } from './restart-policy.ts';
 import { settleGuestRoom } from './rooms.ts';
 
 const goneMessage = 'gone when the agent came back';
@@ -30,8 +34,16 @@ interface Parts {
   readonly fleet: Fleet;
   readonly live: LiveEvents;
   readonly liveness: Liveness;
+  readonly restarts: Restarts;
   readonly clock: Clock;
   readonly log: Log;
+}
+
+/** What a hello says of guests. */
+interface Reported {
+  readonly guests: readonly FoundGuest[];
+  /** Absent: the agent is older than that. */
+  readonly known?: readonly KnownVm[] | undefined;
 }
 
 export interface UnknownGuest {
@@ -44,14 +56,16 @@ export class Guests {
   readonly #fleet: Fleet;
   readonly #live: LiveEvents;
   readonly #liveness: Liveness;
+  readonly #restarts: Restarts;
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #unknown = new Map<HostId, readonly UnknownGuest[]>();
 
-  constructor({ fleet, live, liveness, clock, log }: Parts) {
+  constructor({ fleet, live, liveness, restarts, clock, log }: Parts) {
     this.#fleet = fleet;
     this.#live = live;
     this.#liveness = liveness;
+    this.#restarts = restarts;
     this.#clock = clock;
     this.#log = log;
   }
@@ -73,12 +87,13 @@ export class Guests {
       if (vm === undefined) return undefined;
       if (vm.migration !== null) return whileMoving(draft, vm, host, fact, at);
       if (vm.host !== host) return undefined;
-      const next = afterFact(vm, fact);
+      const next = this.#afterFact(vm, fact, at);
       if (next === 'gone') {
         draft.removeVm(vm);
         settleGuestRoom(draft, { ...vm, state: { kind: 'deleting', disks: 'keep' } });
       } else if (next !== undefined) {
         put(draft, next);
+        if (fact.kind === 'started') noteRecovered(draft, this.#fleet, vm.id, { startedAt: at });
       }
       return vm;
     });
@@ -87,6 +102,18 @@ export class Guests {
       return;
     }
     this.#raise(told, host, fact);
+  }
+
+  /** A start that failed after its host was lost is tried again; else its failure is the end of it. */
+  #afterFact(vm: VmRecord, fact: GuestFact, at: number): VmRecord | 'gone' | undefined {
+    const next = afterFact(vm, fact, at);
+    if (fact.kind !== 'start-failed' || next === undefined || next === 'gone') return next;
+    const again = next.state.kind === 'crashed' ? this.#restarts.afterFailedStart(vm, fact.failure) : undefined;
+    if (again) return { ...next, state: again };
+    // It was being started again by its policy: that goes on.
+    return next.state.kind === 'crashed' && vm.restarts.count > 0
+      ? afterItsEnd(vm, { how: 'died', message: inWords(fact.failure), at })
+      : next;
   }
 
   #raise(vm: VmRecord, host: HostId, fact: GuestFact): void {
@@ -106,7 +133,9 @@ export class Guests {
       const vm = draft.vm(due.vm);
       if (vm?.generation !== due.generation || vm.host !== due.host) return;
       if (vm.state.kind !== (body.kind === 'start' ? 'starting' : 'creating')) return;
-      put(draft, { ...vm, state: { kind: 'crashed', message: `the host refused to ${body.kind} it: ${reason}` } });
+      const message = `the host refused to ${body.kind} it: ${reason}`;
+      const again = body.kind === 'start' ? this.#restarts.afterFailedStart(vm, { message }) : undefined;
+      put(draft, { ...vm, state: again ?? { kind: 'crashed', message } });
     });
   }
 
@@ -114,8 +143,9 @@ export class Guests {
    * What a host that connects really runs, against the records.
    * @returns the orders that follow for the guests it has
    */
-  async reconcile(host: HostId, found: readonly FoundGuest[]): Promise<DueOrder[]> {
+  async reconcile(host: HostId, { guests: found, known = [] }: Reported): Promise<DueOrder[]> {
     const unknown: UnknownGuest[] = [];
+    const at = this.#clock.now();
     const orders = await this.#fleet.change((draft) => {
       const due: DueOrder[] = [];
       for (const guest of found) {
@@ -127,14 +157,28 @@ export class Guests {
       for (const { id } of this.#fleet.vms.values()) {
         const vm = draft.vm(id);
         if (vm?.host !== host || vm.migration !== null || there.has(id)) continue;
-        if (vm.state.kind === 'running') put(draft, { ...vm, state: { kind: 'crashed', message: goneMessage } });
+        if (vm.state.kind === 'running') put(draft, afterItsEnd(vm, { how: 'died', message: goneMessage, at }));
         if (vm.state.kind === 'stopping') put(draft, { ...vm, state: { kind: 'stopped' } });
       }
+      for (const entry of known) if (this.#isForgotten(draft, entry)) due.push(forgetOrder(host, entry));
+      // What it still had of its time before is on its way out: from here on it may be used again.
+      unfence(draft, host);
       return due;
     });
     this.#unknown.set(host, unknown);
     for (const { says, vm } of unknown) this.#alarm(`vm ${this.#fleet.vms.get(vm)?.name ?? vm}`, says);
     return orders;
+  }
+
+  /** Deleted while its host was away: nothing but the host's journal knows of it. */
+  #isForgotten(draft: Draft, { vm: id, part, runs }: KnownVm): boolean {
+    const moves = this.#fleet.unsettledMigrations().some(({ vm }) => vm === id);
+    return part === 'none' && !runs && !moves && draft.vm(id) === undefined;
+  }
+
+  /** A fenced host has said what it holds, and that is dealt with elsewhere. */
+  async isBack(host: HostId): Promise<void> {
+    await this.#fleet.change((draft) => unfence(draft, host));
   }
 
   #answer(draft: Draft, host: HostId, guest: FoundGuest): { order?: DueOrder; alarm?: string } {
@@ -154,14 +198,9 @@ export class Guests {
       };
     }
     if (this.#isOnTheMove(draft, vm, host)) return {};
-    if (guest.generation > vm.generation) {
-      // The records are behind what was once decided: they were restored from a backup.
-      put(draft, { ...vm, host, generation: guest.generation, state: { kind: 'running' } }, vm.host);
-      return {
-        order: order('keep', guest.generation),
-        alarm: `${where} runs ${vm.name} by a newer decision than the records know; the guest is kept`,
-      };
-    }
+    // It was proven gone and is there: whatever has been decided about the VM since, this is not it.
+    const outdated = guest.generation < vm.generation && this.#wasGivenUp(draft, vm, host);
+    if (outdated) return { order: order('discard', vm.generation) };
     if (vm.host !== host) {
       if (guest.generation < vm.generation) return { order: order('discard', vm.generation) };
       return {
@@ -174,6 +213,7 @@ export class Guests {
       case 'stopping':
         return { order: keepOrder(vm) };
       case 'stopped':
+      case 'waiting':
       case 'crashed':
         // The host knows best what runs there.
         put(draft, { ...vm, state: { kind: 'running' } });
@@ -190,7 +230,7 @@ export class Guests {
   #isOnTheMove(draft: Draft, vm: VmRecord, host: HostId): boolean {
     if (vm.migration !== null) {
       const open = draft.migration(vm.migration);
-      if (open && !isEnd(open.phase) && (open.source === host || open.target === host)) return true;
+      if (open && !isEnd(open.phase) && takesPart(open, host)) return true;
     }
     return this.#fleet
       .unsettledMigrations()
@@ -201,10 +241,27 @@ export class Guests {
       );
   }
 
+  /** Was the VM taken from this host because the host was fenced? */
+  #wasGivenUp(draft: Draft, vm: VmRecord, host: HostId): boolean {
+    if (vm.state.kind === 'waiting' || vm.state.kind === 'starting') return true;
+    const open = vm.migration === null ? undefined : draft.migration(vm.migration);
+    return open !== undefined && (open.source === host || open.target === host) && !takesPart(open, host);
+  }
+
   #alarm(about: string, says: string): void {
     this.#log.warn({ about }, says);
     this.#live.emit({ kind: 'alarm', at: this.#clock.now(), about, says });
   }
+}
+
+function unfence(draft: Draft, host: HostId): void {
+  const back = draft.host(host);
+  if (back?.fenced) draft.putHost({ ...back, fenced: null });
+}
+
+/** Is the host one side of the move, and was not fenced during it? */
+function takesPart({ source, target, evidence }: Migration, host: HostId): boolean {
+  return (source === host && !evidence.sourceFenced) || (target === host && !evidence.targetFenced);
 }
 
 /** Writes a VM and the room that follows from its state. */
@@ -216,7 +273,7 @@ function put(draft: Draft, vm: VmRecord, hostBefore: HostId = vm.host): void {
 }
 
 /** The record after a fact of the VM's own host; 'gone': it is deleted; undefined: the fact is about an earlier life. */
-function afterFact(vm: VmRecord, fact: GuestFact): VmRecord | 'gone' | undefined {
+function afterFact(vm: VmRecord, fact: GuestFact, at: number): VmRecord | 'gone' | undefined {
   const current = fact.generation >= vm.generation;
   const became = (state: VmState): VmRecord => ({ ...vm, state });
   switch (fact.kind) {
@@ -239,7 +296,8 @@ function afterFact(vm: VmRecord, fact: GuestFact): VmRecord | 'gone' | undefined
       // What was only seen to be gone is now explained.
       if (vm.state.kind === 'crashed' && vm.state.message !== goneMessage) return undefined;
       if (vm.state.kind !== 'running' && vm.state.kind !== 'starting' && vm.state.kind !== 'crashed') return undefined;
-      return became(fact.how === 'died' ? { kind: 'crashed', message: fact.message } : { kind: 'stopped' });
+      if (fact.how === 'stopped') return became({ kind: 'stopped' });
+      return afterItsEnd(vm, { how: fact.how, message: fact.message, at });
     case 'stop-ignored':
       return vm.state.kind === 'stopping' && current ? became({ kind: 'running' }) : undefined;
     case 'removed':
@@ -270,10 +328,7 @@ function whileMoving(draft: Draft, vm: VmRecord, host: HostId, fact: GuestFact, 
   take(draft, migration, { kind: 'target-lost', migration: migration.id, at, failure });
   const now = draft.vm(vm.id);
   if (now?.state.kind === 'running') {
-    put(draft, {
-      ...now,
-      state: fact.how === 'powered-off' ? { kind: 'stopped' } : { kind: 'crashed', message: fact.message },
-    });
+    put(draft, afterItsEnd(now, { how: fact.how, message: fact.message, at }));
   }
   return vm;
 }

@@ -2,7 +2,7 @@
  * Which hosts report, what they reported last, and how far their clocks are from ours. In memory only: after a restart of the
  * server every host counts as heard of at that moment.
  *
- * Silent is not dead: nothing is placed on a silent host, and that is all that follows from it.
+ * Silent is not dead: nothing is placed on a silent host, and that is all that follows from it. What proves it dead: fencing.ts.
  */
 import type { HostLoad } from '../model/host.ts';
 import type { HostId } from '../model/ids.ts';
@@ -47,7 +47,12 @@ export class Liveness {
   }
 
   isSilent(host: HostId): boolean {
-    return this.#clock.monotonic() - this.#of(host).at > suspectAfterMs;
+    return this.silentMs(host) > suspectAfterMs;
+  }
+
+  /** Since the last sign of life. */
+  silentMs(host: HostId): number {
+    return this.#clock.monotonic() - this.#of(host).at;
   }
 
   lastReportAt(host: HostId): number | null {

@@ -12,9 +12,9 @@ import { UserError } from '../model/failure.ts';
 import type { Failure } from '../model/failure.ts';
 import type { HostId, MigrationId } from '../model/ids.ts';
 import type { Migration } from '../model/migration.ts';
-import type { VmRecord } from '../model/vm.ts';
+import type { VmRecord, VmState } from '../model/vm.ts';
 import { isEnd, phases } from '../migration/phases.ts';
-import { ownerSide, requestCancel, step } from '../migration/step.ts';
+import { ownerSide, requestCancel, requestSwitch, step } from '../migration/step.ts';
 import type { MigrationFact } from '../migration/step.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
@@ -22,6 +22,7 @@ import type { Draft, Fleet } from './fleet.ts';
 import type { Liveness } from './liveness.ts';
 import { answerWithinMs, migrationOrders, orderKey } from './orders.ts';
 import type { DueOrder } from './orders.ts';
+import { afterItsEnd } from './restart-policy.ts';
 import { settleGuestRoom, settleMoveRoom } from './rooms.ts';
 
 /** Ended moves that are kept for the history. */
@@ -96,13 +97,32 @@ export class Migrations {
           migration.phase === 'completed' ? 'To go back, migrate the VM again.' : 'Nothing is left to cancel.',
         );
       }
-      // A cold move orders the shutdown with its first breath: from then on nobody can say that the guest will stay up.
-      const asked = migration.technique === 'cold' ? undefined : requestCancel(migration, at);
+      const asked = cancelIn(draft, migration, at);
       if (asked === undefined) {
         throw new UserError(
           'not-cancellable',
           `Migration ${id} of ${migration.vmName} cannot be cancelled now: ${phases[migration.phase].says}.`,
           'Wait for its end (drover migration show), then migrate the VM back if you want it back.',
+        );
+      }
+      return asked;
+    });
+  }
+
+  /** Completes a move that is held ready. @throws UserError not-found, wrong-state */
+  async switchNow(ref: string): Promise<Migration> {
+    const { id } = this.#fleet.findMigration(ref);
+    const at = this.#clock.now();
+    return this.#fleet.change((draft) => {
+      const migration = present(draft, id);
+      const asked = requestSwitch(migration, at);
+      if (asked === undefined) {
+        throw new UserError(
+          'wrong-state',
+          migration.hold === undefined
+            ? `Migration ${id} of ${migration.vmName} is not held: it completes by itself.`
+            : `Migration ${id} of ${migration.vmName} is held no more: it is ${isEnd(migration.phase) ? migration.phase : 'being cancelled'}.`,
+          `See \`drover migration show ${id}\`.`,
         );
       }
       record(draft, migration, asked);
@@ -139,12 +159,15 @@ export class Migrations {
         if (migration && failure) take(draft, migration, { kind: 'gave-up', migration: id, at, failure });
       });
     }
+    await this.#endHolds(at);
     await this.#forgetOldest();
   }
 
   #silence(migration: Migration, now: number): Failure | undefined {
     const { evidence } = migration;
-    if (isEnd(migration.phase) || migration.giveUp !== null || evidence.sending) return undefined;
+    // A cold move has nobody to cancel it: it may be given up for one reason and end by another.
+    const givenUp = migration.giveUp !== null && migration.technique !== 'cold';
+    if (isEnd(migration.phase) || givenUp || evidence.sending) return undefined;
     // After a restart of the server the hosts get the time again: it was not they who were away.
     const since = Math.max(evidence.listening?.at ?? migration.startedAt, this.#startedAt);
     if (now - since < answerWithinMs) return undefined;
@@ -165,6 +188,19 @@ export class Migrations {
     };
   }
 
+  /** Held for as long as was said: the guest stays where it is. */
+  async #endHolds(now: number): Promise<void> {
+    for (const { id, hold, cancelRequestedAt } of this.#fleet.unsettledMigrations()) {
+      if (hold === undefined || hold.switchRequestedAt !== null || cancelRequestedAt !== null || now < hold.until)
+        continue;
+      await this.#fleet.change((draft) => {
+        const migration = draft.migration(id);
+        const asked = migration && !isEnd(migration.phase) ? requestCancel(migration, now) : undefined;
+        if (migration && asked) record(draft, migration, asked);
+      });
+    }
+  }
+
   async #forgetOldest(): Promise<void> {
     const excess = this.#fleet.migrations.size - historyLimit;
     if (excess <= 0) return;
@@ -172,6 +208,15 @@ export class Migrations {
     const oldest = [...this.#fleet.migrations.keys()].filter((id) => !unsettled.has(id)).slice(0, Math.min(excess, 50));
     await this.#fleet.change((draft) => oldest.forEach((id) => draft.removeMigration(id)));
   }
+}
+
+/** Asks an open move to end where it began. @returns undefined when that cannot be done now */
+export function cancelIn(draft: Draft, migration: Migration, at: number): Migration | undefined {
+  // A cold move orders the shutdown with its first breath: from then on nobody can say that the guest will stay up.
+  if (isEnd(migration.phase) || migration.technique === 'cold') return undefined;
+  const asked = requestCancel(migration, at);
+  if (asked !== undefined) record(draft, migration, asked);
+  return asked;
 }
 
 /** Puts a fact on record, with everything that follows from it. */
@@ -216,9 +261,23 @@ function moveVm(vm: VmRecord, before: Migration, after: Migration): VmRecord {
   const generation = Math.max(vm.generation, after.generation);
   const moving = { ...vm, host, generation };
   if (!isEnd(after.phase)) return moving;
-  const lost = after.phase === 'failed' && after.guest === 'lost';
-  const state = lost ? { kind: 'crashed' as const, message: after.failure.message } : vm.state;
-  return { ...moving, migration: null, state };
+  if (after.phase === 'failed' && after.guest === 'lost') return whenLost({ ...moving, migration: null }, after);
+  return { ...moving, migration: null };
+}
+
+/** It was lost with its host, or with its process alone: what its owner wants then. */
+function whenLost(vm: VmRecord, { evidence, endedAt, failure }: Extract<Migration, { phase: 'failed' }>): VmRecord {
+  const withItsHost = evidence.sourceFenced !== undefined || evidence.targetFenced !== undefined;
+  if (withItsHost) {
+    const { message } = failure;
+    const state: VmState =
+      vm.recovery === 'restart'
+        ? { kind: 'waiting', since: endedAt, notBefore: endedAt, because: message }
+        : { kind: 'crashed', message };
+    return { ...vm, state };
+  }
+  const how = failure.code === 'guest-powered-off' ? ('powered-off' as const) : ('died' as const);
+  return afterItsEnd(vm, { how, message: failure.message, at: endedAt });
 }
 
 function present(draft: Draft, id: MigrationId): Migration {

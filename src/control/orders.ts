@@ -6,10 +6,11 @@
  */
 import type { HostId, MigrationId, VmId } from '../model/ids.ts';
 import type { Migration } from '../model/migration.ts';
+import { openAttempt, taskOutputLimitBytes, type TaskRecord } from '../model/task.ts';
 import type { VmRecord } from '../model/vm.ts';
 import { outstanding } from '../migration/step.ts';
 import { mayUsePostCopy } from '../migration/techniques.ts';
-import type { MoveJob, Order, OrderStamp } from '../wire/agent.ts';
+import type { KnownVm, MoveJob, Order, OrderStamp, TaskJob } from '../wire/agent.ts';
 import type { Fleet } from './fleet.ts';
 
 type Unstamped<O> = O extends Order ? Omit<O, keyof OrderStamp> : never;
@@ -42,6 +43,7 @@ export function vmOrders(vm: VmRecord): DueOrder[] {
     case 'deleting':
       return due({ kind: 'remove', provision: vm.provision, disks: vm.state.disks });
     case 'stopped':
+    case 'waiting':
     case 'running':
     case 'crashed':
       return [];
@@ -51,6 +53,11 @@ export function vmOrders(vm: VmRecord): DueOrder[] {
 /** Tells the VM's host that its guest is the right one, at the newest generation. */
 export function keepOrder(vm: VmRecord): DueOrder {
   return { host: vm.host, vm: vm.id, generation: vm.generation, body: { kind: 'keep' }, notAfter: null };
+}
+
+/** Tells a host that a VM of its journal was deleted: its files are no matter of this host any more. */
+export function forgetOrder(host: HostId, { vm, generation }: Pick<KnownVm, 'vm' | 'generation'>): DueOrder {
+  return { host, vm, generation, body: { kind: 'remove', provision: [], disks: 'keep' }, notAfter: null };
 }
 
 export function migrationOrders(migration: Migration, fleet: Pick<Fleet, 'hosts'>): DueOrder[] {
@@ -63,8 +70,9 @@ export function migrationOrders(migration: Migration, fleet: Pick<Fleet, 'hosts'
     technique: migration.technique,
     policy: migration.policy,
     running: migration.running,
-    postCopy: mayUsePostCopy(migration.technique, migration.policy, target),
+    postCopy: migration.hold === undefined && mayUsePostCopy(migration.technique, migration.policy, target),
     startedAt: migration.startedAt,
+    ...(migration.hold ? { hold: true as const } : {}),
   };
   return outstanding(migration).map((order): DueOrder => {
     const due = (body: OrderBody, notAfter: number | null = null): DueOrder => ({
@@ -78,13 +86,20 @@ export function migrationOrders(migration: Migration, fleet: Pick<Fleet, 'hosts'
       case 'receive':
         return due({ kind: 'receive', job, sourcePeer: source.peer });
       case 'send':
-        return due({ kind: 'send', job, endpoint: order.endpoint, targetPeer: target.peer });
+        return due({
+          kind: 'send',
+          job,
+          endpoint: order.endpoint,
+          targetPeer: target.peer,
+          ...(target.otherPeers && { otherPeers: target.otherPeers }),
+        });
       case 'power-off':
         // A guest must not be shut down by an order that arrives after the move was given up.
         return due({ kind: 'power-off', job }, migration.phase === 'reserved' ? giveUpAt(migration) : null);
       case 'power-on':
         return due({ kind: 'power-on', job });
       case 'cancel':
+      case 'switch':
       case 'go':
       case 'roll-back':
       case 'release':
@@ -93,10 +108,31 @@ export function migrationOrders(migration: Migration, fleet: Pick<Fleet, 'hosts'
         return due({
           kind: 'close',
           migration: migration.id,
-          evenIfItRan: migration.phase === 'failed' && migration.guest === 'lost',
+          evenIfItRan: order.ends !== 'unrun',
+          ...(order.ends === 'incomplete' ? { unlessWhole: true } : {}),
         });
     }
   });
+}
+
+/** A task that a VM has is seen to by the host where that VM runs now. */
+export function taskOrders(task: TaskRecord, fleet: Pick<Fleet, 'vms'>): DueOrder[] {
+  const open = openAttempt(task);
+  const vm = open && fleet.vms.get(open.vm);
+  if (open === undefined || vm?.state.kind !== 'running') return [];
+  const job: TaskJob = {
+    task: task.id,
+    attempt: open.number,
+    boot: open.boot,
+    command: task.wish.command,
+    env: { DROVER_TASK: task.id, DROVER_TASK_INDEX: String(task.index), DROVER_TASK_ATTEMPT: String(open.number) },
+    limitMs: task.wish.timeLimitMs,
+    outputLimitBytes: taskOutputLimitBytes,
+  };
+  const want = task.cancelRequestedAt !== null ? 'cancel' : open.startedAt !== null ? 'watch' : 'run';
+  return [
+    { host: vm.host, vm: vm.id, generation: vm.generation, body: { kind: 'task', task: job, want }, notAfter: null },
+  ];
 }
 
 /** When a move in its first phase is given up because a host says nothing, counted from the last proof that it went on. */
@@ -108,5 +144,6 @@ export function giveUpAt(migration: Migration): number {
 export function orderKey(due: DueOrder): string {
   const { body } = due;
   const move: MigrationId | '' = 'job' in body ? body.job.migration : 'migration' in body ? body.migration : '';
-  return [body.kind, move, due.vm, due.generation, body.kind === 'stop' && body.force].join('/');
+  const task = body.kind === 'task' ? `${body.task.task}.${body.task.attempt}.${body.want}` : '';
+  return [body.kind, move, due.vm, due.generation, body.kind === 'stop' && body.force, task].join('/');
 }

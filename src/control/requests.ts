@@ -23,14 +23,14 @@ export function requestKey(endpoint: string, key: string, what: unknown): Reques
   return { endpoint, key, fingerprint: createHash('sha256').update(JSON.stringify(what)).digest('hex') };
 }
 
-/** What the same request made before. @throws UserError already-exists when the key was used for another request */
+/** What the same request made before. @throws UserError key-reused when the key was used for another request */
 export function doneBefore(fleet: Fleet, request: RequestKey | null): string | undefined {
   if (request === null) return undefined;
   const found = fleet.requests.get(recordKey.request(request.endpoint, request.key));
   if (found === undefined) return undefined;
   if (found.fingerprint === request.fingerprint) return found.id;
   throw new UserError(
-    'already-exists',
+    'key-reused',
     `The Idempotency-Key '${request.key}' was used for another request.`,
     'Use a new key for each request; repeat a key only to repeat the same request.',
   );

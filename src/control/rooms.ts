@@ -26,6 +26,7 @@ export function holdsRoom(vm: VmRecord): boolean {
     case 'stopping':
       return true;
     case 'stopped':
+    case 'waiting':
     case 'crashed':
     case 'deleting':
       return false;
@@ -62,8 +63,17 @@ export function settleMoveRoom(draft: Draft, migration: Migration, vm: VmRecord 
   setReservation(draft, target, migration.id, arrived || targetIsClean(migration) ? null : memoryMiB);
   if (vm && vm.migration === migration.id && vm.host === target) settleGuestRoom(draft, vm);
   const livesOnSource = vm?.host === source && holdsRoom(vm);
-  const sourceIsGone = migration.technique === 'cold' ? evidence.poweredOff : evidence.released;
+  const released = migration.technique === 'cold' ? evidence.poweredOff : evidence.released;
+  const sourceIsGone = released ?? evidence.sourceFenced;
   if (!livesOnSource && sourceIsGone) setGuestRoom(draft, source, migration.vm, null);
+}
+
+/** Writes a VM that is not on the move, with the room that follows from its state and place. */
+export function putSettled(draft: Draft, vm: VmRecord): void {
+  const before = draft.vm(vm.id);
+  if (before && before.host !== vm.host) setGuestRoom(draft, before.host, vm.id, null);
+  draft.putVm(vm);
+  settleGuestRoom(draft, vm);
 }
 
 function withEntry<K extends string>(

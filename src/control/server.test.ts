@@ -4,8 +4,11 @@ import type { AddressInfo, Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { silentLog } from '../runtime/log.ts';
 import { endpoints, eventView } from '../wire/endpoints.ts';
+import type { DrainView } from '../wire/drains.ts';
 import type { EventView, HostView, MigrationView, VmView } from '../wire/endpoints.ts';
+import type { TaskView } from '../wire/tasks.ts';
 import type { Problem } from '../wire/errors.ts';
+import { readFleetFile } from '../wire/fleet.ts';
 import { createClient } from '../wire/client.ts';
 import { FakeFleet, settled, until } from './fake-fleet.ts';
 import { createApi } from './server.ts';
@@ -18,14 +21,19 @@ beforeEach(async () => {
   fleet = await FakeFleet.start(['h1', 'h2']);
   lines = [];
   const log = { ...silentLog, error: (_: object, message: string) => void lines.push(message) };
-  api = createApi({ plane: fleet.plane, token, log, checkReplies: true });
+  api = createApi({ plane: fleet.plane, token, log, checkReplies: true, batchMs: 0 });
 });
 afterEach(async () => {
   await api.close();
   await fleet.stopServer();
 });
 
-async function call(method: 'GET' | 'POST' | 'PUT' | 'DELETE', path: string, body?: unknown, headers: object = {}) {
+async function call(
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE',
+  path: string,
+  body?: unknown,
+  headers: object = {},
+) {
   const response = await api.inject({
     method,
     url: `/api/v1${path}`,
@@ -53,7 +61,19 @@ describe('every row of the table', () => {
     await ok('POST', '/hosts/h2/cordon', 200);
     expect(await ok('GET', '/hosts/h2', 200)).toMatchObject({ cordoned: true });
     expect(await ok('POST', '/hosts/h2/uncordon', 200)).toMatchObject({ cordoned: false });
+    expect(await ok('POST', '/hosts/h1/drain', 202, { dryRun: true })).toMatchObject({ total: 1 });
+    const drain = (await ok('POST', '/hosts/h2/drain', 202, { because: 'a test' })) as DrainView;
+    expect(drain).toMatchObject({ state: 'draining', cordoned: true, total: 0, because: 'a test' });
+    await ok('GET', `/drains/${drain.id}`, 200);
+    expect(await ok('POST', '/hosts/h2/drain/cancel', 202)).toMatchObject({ state: 'cancelled', cordoned: false });
+    expect(await ok('GET', '/hosts/h2/drain', 200)).toMatchObject({ id: drain.id });
+    expect(await ok('POST', '/hosts/h2/undrain', 202, {})).toMatchObject({ state: 'returning' });
+    expect(await ok('GET', '/drains?limit=1', 200)).toHaveLength(1);
     expect(await ok('GET', '/vms?host=h1', 200)).toHaveLength(1);
+    expect(readFleetFile(JSON.stringify(await ok('GET', '/fleet/snapshot', 200)), 'answer')).toMatchObject({
+      hosts: [{ name: 'h1', state: 'up' }, { name: 'h2' }],
+      vms: [{ name: 'web1', host: 'h1', running: true, memoryMiB: 512, moving: false }],
+    });
     expect(await ok('GET', '/vms/web1', 200)).toMatchObject({ state: 'running', host: 'h1' });
     expect(await ok('POST', '/vms', 201, { name: 'web2', diskMiB: 10, start: false })).toMatchObject({
       state: 'creating',
@@ -74,6 +94,18 @@ describe('every row of the table', () => {
       failure: { code: 'guest-start-failed', message: 'x', hint: '' },
     });
     expect(await ok('DELETE', '/vms/web1?disks=keep', 202)).toMatchObject({ deleting: 'web1' });
+    const tasks = (await ok('POST', '/tasks', 201, { command: ['true'], count: 2, cpus: 0.5 })) as TaskView[];
+    expect(tasks).toMatchObject([
+      { state: 'queued', says: expect.stringContaining('waits: ') },
+      { index: 1, cpus: 0.5 },
+    ]);
+    const [task] = tasks;
+    expect(await ok('GET', '/tasks?state=open', 200)).toHaveLength(2);
+    expect(await ok('GET', '/tasks?state=ended&limit=3', 200)).toEqual([]);
+    await ok('GET', `/tasks/${task?.id}`, 200);
+    await ok('GET', `/tasks/${task?.id}/output`, 409);
+    expect(await ok('POST', `/tasks/${task?.id}/cancel`, 202)).toMatchObject({ state: 'cancelled', ended: true });
+    await ok('GET', `/tasks/${task?.id}/output`, 404);
     expect(await ok('GET', '/doctor', 200)).toEqual(expect.any(Array));
     expect(lines).toEqual([]);
   });
@@ -108,6 +140,18 @@ describe('a request that is wrong', () => {
       /at least 1Mbit/,
     ],
     ['a missing field', 'POST', '/vms', {}, 400, 'invalid-input', /at name/],
+    ['a task without a command', 'POST', '/tasks', { command: [] }, 400, 'invalid-input', /at command/],
+    [
+      'a task with a book for a command',
+      'POST',
+      '/tasks',
+      { command: ['x'.repeat(9000)] },
+      400,
+      'invalid-input',
+      /at command/,
+    ],
+    ['many long tasks', 'POST', '/tasks', { command: ['x'.repeat(8000)], count: 99 }, 400, 'invalid-input', /at count/],
+    ['too many tasks at once', 'POST', '/tasks', { command: ['x'], count: 101 }, 400, 'invalid-input', /at count/],
     ['a body that is a list', 'POST', '/vms', [], 400, 'invalid-input', /expected object/],
     ['a body where none is taken', 'POST', '/hosts/h1/cordon', { a: 1 }, 400, 'unknown-field', /"a"/],
     ['an unknown query', 'GET', '/vms?hots=h1', undefined, 400, 'unknown-field', /"hots"/],
@@ -133,7 +177,7 @@ describe('a request that is wrong', () => {
 
   test('too large a body', async () => {
     const answer = await call('POST', '/vms', { name: 'x'.repeat(300_000) });
-    expect(answer).toMatchObject({ status: 413, body: { code: 'invalid-input', status: 413 } });
+    expect(answer).toMatchObject({ status: 413, body: { code: 'too-large', status: 413 } });
   });
 
   test.each([[undefined], ['Bearer wrong'], ['Basic x'], [`Bearer ${token}x`]])(
@@ -157,15 +201,63 @@ describe('a request that is wrong', () => {
   });
 });
 
+test('a dry run says what would be, refuses what would be refused, and changes nothing', async () => {
+  await fleet.run('web1', 'h1');
+  const before = await fleet.dump();
+  const made = await call('POST', '/vms', { name: 'web2', diskMiB: 10, dryRun: true });
+  expect(made).toMatchObject({ status: 201, body: { name: 'web2', host: 'h2', placedBecause: expect.any(String) } });
+  expect(await call('POST', '/vms/web1/stop', { dryRun: true })).toMatchObject({ status: 202, body: { name: 'web1' } });
+  expect(await call('POST', '/vms/web1/start', { dryRun: true })).toMatchObject({ status: 409 });
+  expect(await call('DELETE', '/vms/web1?dryRun=true')).toMatchObject({ status: 409 });
+  expect(await call('POST', '/hosts/h1/fenced', { because: 'x', dryRun: true })).toMatchObject({ status: 409 });
+  expect(await fleet.dump()).toBe(before);
+  expect(fleet.plane.fleet.plain('audit').size).toBe(0);
+});
+
+test('what can be changed has a version, and a change of an older one is refused', async () => {
+  await fleet.run('web1', 'h1');
+  for (const [path, body] of [
+    ['/vms/web1', { priority: 7 }],
+    ['/balance', { mode: 'shadow' }],
+  ] as const) {
+    const seen = async () =>
+      (await api.inject({ url: `/api/v1${path}`, headers: { authorization: `Bearer ${token}` } })).headers['etag'];
+    const tag = await seen();
+    const change = () => call('PATCH', path, body, { 'if-match': String(tag) });
+    expect([path, (await change()).status]).toEqual([path, 200]);
+    expect([path, (await change()).status]).toEqual([path, 412]);
+    expect((await call('PATCH', path, body, { 'if-match': `"x", ${await seen()}` })).status).toBe(200);
+  }
+});
+
+test('a method that is not done somewhere is told what is', async () => {
+  const response = await api.inject({
+    method: 'PUT',
+    url: '/api/v1/vms/web1',
+    headers: { authorization: `Bearer ${token}` },
+  });
+  expect(response.json()).toMatchObject({ status: 405, code: 'method-not-allowed' });
+  expect(response.headers['allow']).toBe('GET, PATCH, DELETE');
+});
+
 test('the same Idempotency-Key makes one VM', async () => {
   const make = () => call('POST', '/vms', { name: 'web2', diskMiB: 10 }, { 'idempotency-key': 'k-1' });
   const [one, two] = [await make(), await make()];
   expect([one.status, two.status]).toEqual([201, 201]);
   expect((two.body as VmView).id).toBe((one.body as VmView).id);
-  expect((await call('POST', '/vms', { name: 'web3', diskMiB: 10 }, { 'idempotency-key': 'k-1' })).status).toBe(409);
+  expect((await call('POST', '/vms', { name: 'web3', diskMiB: 10 }, { 'idempotency-key': 'k-1' })).status).toBe(422);
   expect((await call('POST', '/vms', { name: 'web3', diskMiB: 10 }, { 'idempotency-key': 'no space' })).status).toBe(
     400,
   );
+});
+
+test('the same Idempotency-Key begins one drain, also when that is over', async () => {
+  await fleet.run('web1', 'h1');
+  const drain = () => call('POST', '/hosts/h1/drain', { because: 'x' }, { 'idempotency-key': 'd-1' });
+  const first = (await drain()).body as DrainView;
+  await call('POST', '/hosts/h1/drain/cancel');
+  expect(await drain()).toMatchObject({ status: 202, body: { id: first.id, state: 'cancelled' } });
+  expect(fleet.plane.fleet.drains.size).toBe(1);
 });
 
 describe('events', () => {

@@ -1,117 +1,203 @@
 /**
- * HTTP: mounts the endpoint table, checks what comes in against it, turns errors into problem+json, streams events and
- * upgrades consoles. The only file of the control plane that knows fastify.
+ * HTTP: mounts the endpoint table, asks who may, checks what comes in against it, writes down what was done, turns errors into
+ * problem+json, and lets events and consoles through. The only file of the control plane that knows fastify.
  *
- * Not here: what the endpoints do (handlers/).
+ * Not here: what the endpoints do (handlers/), whose a token is (people.ts).
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Duplex } from 'node:stream';
+import type { IncomingMessage } from 'node:http';
+import { Readable } from 'node:stream';
 import fastify from 'fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { roleSuffices } from '../model/access.ts';
+import type { Actor } from '../model/access.ts';
 import { UserError, messageOf } from '../model/failure.ts';
+import { systemClock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import { apiPrefix } from '../wire/client.ts';
 import { endpoints } from '../wire/endpoints.ts';
 import type { Endpoint, EndpointName } from '../wire/endpoints.ts';
-import { problemOf } from '../wire/errors.ts';
 import { openApiDocument } from '../wire/openapi.ts';
-import type { Call, EventStream, Handler, Tunnel } from './handler.ts';
-import { listEvents } from './handlers/events.ts';
-import { cordonHost, getHost, listHosts, removeHost, uncordonHost } from './handlers/hosts.ts';
-import { cancelMigration, getMigration, listMigrations, recordBlackout } from './handlers/migrations.ts';
-import { checkFleet, getStatus } from './handlers/status.ts';
-import { consoleVm, createVm, deleteVm, getVm, listVms, migrateVm, startVm, stopVm } from './handlers/vms.ts';
+import {
+  asUserError,
+  bodyLimitBytes,
+  internalError,
+  methodsAt,
+  notHttp,
+  problemAnswer,
+  problemType,
+  unknownPath,
+  wrongMethod,
+} from './answers.ts';
+import { isAudited, reasonIn, subjectOf } from './audited.ts';
+import { actorOf, addressOf, refuseOtherSites, sessionCookie } from './credentials.ts';
+import { EventHub } from './event-hub.ts';
+import { streamEvents } from './event-stream.ts';
+import type { Answer, Call } from './handler.ts';
+import { handlers, type AnyHandler } from './handlers/table.ts';
+import { secretHash } from './people.ts';
+import { metricsPath, metricsType, type ApiMetrics } from './metrics/metrics.ts';
+import type { Page } from './page.ts';
 import type { ControlPlane } from './plane.ts';
 import { requestKey } from './requests.ts';
+import { mountTunnels, openTunnel, vmOfTunnel } from './tunnels.ts';
 
-const bodyLimitBytes = 256 * 1024;
-const eventReadersLimit = 256;
-const tunnelsLimit = 256;
-/** What a reader of events may leave unread before we wait for it. */
-const unreadLimitBytes = 1024 * 1024;
-/** A console that does not read is cut off: a guest must not fill our memory. */
-const unreadConsoleBytes = 4 * 1024 * 1024;
-/** Endpoints that honour an Idempotency-Key. */
-const idempotent: ReadonlySet<EndpointName> = new Set(['createVm', 'migrateVm']);
+const eventReadersLimit = 4_096;
 
-const handlers = {
-  getStatus,
-  listHosts,
-  getHost,
-  cordonHost,
-  uncordonHost,
-  removeHost,
-  listVms,
-  createVm,
-  getVm,
-  deleteVm,
-  startVm,
-  stopVm,
-  migrateVm,
-  consoleVm,
-  listMigrations,
-  getMigration,
-  cancelMigration,
-  recordBlackout,
-  listEvents,
-  checkFleet,
-} satisfies { [N in EndpointName]: Handler<N> };
+/** What may be done while the records are held: what ends that, and what the records of hosts and VMs have no part in. */
+const doneWhileHeld: ReadonlySet<string> = new Set([
+  'fenceHost',
+  'login',
+  'logout',
+  'createUser',
+  'updateUser',
+  'removeUser',
+  'createToken',
+  'revokeToken',
+]);
 
-/** Each handler with the types of its own row folded away: what it gets was parsed by that row. */
-type AnyHandler = (input: unknown, call: Call, stream?: unknown) => unknown;
+const nobody: Actor = {
+  name: 'nobody',
+  role: 'viewer',
+  via: 'session',
+  token: null,
+  user: null,
+  expiresAt: null,
+  session: null,
+};
 
 export interface ApiOptions {
   readonly plane: ControlPlane;
+  /** Of the state directory: opens everything. */
   readonly token: string;
   readonly log: Log;
+  /** What is served beside the API; it is open to everybody. */
+  readonly page?: Page;
+  /** Absent: nothing is at /metrics. */
+  readonly metrics?: ApiMetrics;
   /** Checks replies against the table too: on in tests. */
   readonly checkReplies?: boolean;
+  /** Of events; as usual where it is left out. */
+  readonly batchMs?: number;
 }
 
 /** The server, not listening yet. `close()` also ends event streams and consoles. */
-export function createApi({ plane, token, log, checkReplies = false }: ApiOptions): FastifyInstance {
+export function createApi(options: ApiOptions): FastifyInstance {
+  const { plane, token, log, page, metrics, checkReplies = false, batchMs } = options;
+  const bootstrapHash = secretHash(token);
   const app = fastify({
     bodyLimit: bodyLimitBytes,
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 200 },
+    // What the router refuses before it has found a row.
+    frameworkErrors: (error, request, reply) => {
+      try {
+        actorOf(request.raw, plane.people, bootstrapHash);
+        void answerError(error, request, reply, log);
+      } catch (refusal) {
+        void answerError(refusal, request, reply, log);
+      }
+    },
+    clientErrorHandler(error, socket) {
+      if (error.code === 'ECONNRESET' || socket.destroyed) return;
+      if (socket.writable) socket.end(notHttp(error.code));
+      else socket.destroy();
+    },
   });
   const closing = new AbortController();
-  const tokenHash = sha256(token);
-  const document = openApiDocument(plane.version);
-  let readers = 0;
+  // Made when it is first asked for: a new leader has other things to do.
+  let document: object | undefined;
+  const actors = new WeakMap<object, Actor>();
+  const hub = new EventHub(plane, systemClock, batchMs);
 
-  app.addHook('onRequest', async (request) => {
-    if (request.url === apiPrefix || request.url.startsWith(`${apiPrefix}/`)) authorize(request.raw, tokenHash);
-  });
+  const allowed = (name: string, { role }: Pick<Endpoint, 'role'>, request: FastifyRequest['raw']): Actor => {
+    if (role === 'none') {
+      refuseOtherSites(request);
+      return nobody;
+    }
+    const actor = actorOf(request, plane.people, bootstrapHash);
+    if (roleSuffices(actor.role, role)) return actor;
+    log.info({ by: actor.name, did: name, role: actor.role }, 'a request was not allowed');
+    throw new UserError(
+      'forbidden',
+      `${actor.name} is ${actor.role}; ${name} needs ${role}.`,
+      `Ask an admin: drover user set-role ${actor.user ?? 'NAME'} ${role}, or a token with that role.`,
+    );
+  };
+
   app.addHook('onClose', async () => closing.abort());
   app.addHook('preClose', async () => closing.abort());
   app.setErrorHandler((error, request, reply) => answerError(error, request, reply, log));
-  app.setNotFoundHandler((request, reply) => sendProblem(reply, unknownPath(request.method, request.url)));
+  app.setNotFoundHandler((request, reply) => {
+    const { method, url } = request;
+    if (url === apiPrefix || url.startsWith(`${apiPrefix}/`)) actorOf(request.raw, plane.people, bootstrapHash);
+    const there = methodsAt(url);
+    const isOurs = page !== undefined && /^(GET|HEAD)$/.test(method) && !/^\/api(\/|$)/.test(url);
+    if (there.length === 0 && isOurs) return sendPage(page, request, reply);
+    if (there.length === 0) throw unknownPath(method, url);
+    void reply.header('allow', there.join(', '));
+    throw wrongMethod(method, there);
+  });
 
-  app.get(`${apiPrefix}/openapi.json`, () => document);
+  app.get(`${apiPrefix}/openapi.json`, (request) => {
+    allowed('openapi.json', { role: 'viewer' }, request.raw);
+    document ??= openApiDocument(plane.version);
+    return document;
+  });
+  if (metrics) mountMetrics(app, metrics, (request) => void allowed('metrics', { role: 'viewer' }, request));
+  app.get('/healthz', () => ({ alive: true }));
+  app.get('/readyz', async () => {
+    await plane.store.get('control/ready').catch((error: unknown) => {
+      throw new UserError('unavailable', `The store cannot be read: ${messageOf(error)}.`, 'Look at it first.', {
+        cause: error,
+      });
+    });
+    return { ready: true, leads: true, term: plane.fleet.term };
+  });
 
   for (const [name, endpoint] of Object.entries(endpoints) as [EndpointName, Endpoint][]) {
     const handler = handlers[name] as unknown as AnyHandler; // see AnyHandler
     app.route({
       method: endpoint.method,
       url: `${apiPrefix}${endpoint.path}`,
+      // The head of what never ends is no answer.
+      exposeHeadRoute: endpoint.stream === undefined,
+      // Before the body is read: whoever may not do it need not send it.
+      onRequest: async (request) => void actors.set(request, allowed(name, endpoint, request.raw)),
       handler: async (request, reply) => {
         const input = checkedInput(endpoint, request);
-        const call: Call = { plane, request: idempotencyOf(name, request) };
+        const call: Call = {
+          plane,
+          request: idempotencyOf(name, endpoint, request),
+          actor: actors.get(request) ?? nobody,
+          address: addressOf(request.raw, token),
+          ifMatch: ifMatchOf(endpoint, request),
+          answer: answerOf(request, reply),
+          hub,
+        };
+        const done = (stream?: unknown): Promise<unknown> =>
+          audited(name, endpoint, input, call, request, async () => {
+            if (endpoint.method !== 'GET' && !doneWhileHeld.has(name)) plane.held.refuseWhileHeld();
+            return handler(input, call, stream);
+          });
         switch (endpoint.stream) {
           case 'events': {
-            if (readers >= eventReadersLimit) {
-              throw new UserError('unavailable', `${readers} readers of events are connected.`, 'Close some of them.');
+            if (hub.readers >= eventReadersLimit) {
+              throw new UserError('unavailable', `${hub.readers} readers of events are connected.`, 'Close some.');
             }
-            readers++;
+            metrics?.readers(1);
             try {
-              return await streamEvents(request, reply, closing.signal, (stream) => handler(input, call, stream));
+              await streamEvents(request.raw, reply.raw, closing.signal, () => void reply.hijack(), done);
+              return reply;
             } finally {
-              readers--;
+              metrics?.readers(-1);
             }
           }
+          case 'lines':
+            return reply
+              .type('application/x-ndjson')
+              .header('cache-control', 'no-store')
+              .send(Readable.from((await done()) as AsyncIterable<string>)); // by AnyHandler: what such a row gives
           case 'tunnel':
             throw new UserError(
               'invalid-input',
@@ -119,7 +205,7 @@ export function createApi({ plane, token, log, checkReplies = false }: ApiOption
               'Send the headers `Connection: Upgrade` and `Upgrade: drover-console`, or use `drover vm console`.',
             );
           default: {
-            const result = await handler(input, call);
+            const result = await done();
             if (checkReplies) endpoint.reply.parse(result);
             return reply.code(endpoint.status ?? 200).send(result);
           }
@@ -128,15 +214,97 @@ export function createApi({ plane, token, log, checkReplies = false }: ApiOption
     });
   }
 
-  mountTunnels(app, closing.signal, async (request, socket, head) => {
-    const { vm } = authorizedTunnel(request, tokenHash);
-    const call: Call = { plane, request: null };
-    await handlers.consoleVm({ params: { vm } }, call, () => openTunnel(socket, head, closing.signal));
+  mountTunnels(app.server, closing.signal, async (request, socket, head) => {
+    const actor = allowed('consoleVm', endpoints.consoleVm, request);
+    const input = { params: { vm: vmOfTunnel(request) } };
+    const answer: Answer = { more() {}, version() {}, session() {} };
+    const call: Call = { plane, request: null, actor, address: addressOf(request, token), ifMatch: null, answer, hub };
+    const note = (error?: unknown): Promise<void> =>
+      noteDone('consoleVm', call, subjectOf(call, input, reasonIn(request.headers['drover-reason'])), error);
+    try {
+      await handlers.consoleVm(input, call, () => {
+        void note();
+        return openTunnel(socket, head, closing.signal);
+      });
+    } catch (error) {
+      await note(error);
+      throw error;
+    }
   });
   return app;
+
+  async function audited(
+    name: EndpointName,
+    endpoint: Endpoint,
+    input: CheckedInput,
+    call: Call,
+    request: FastifyRequest,
+    run: () => Promise<unknown>,
+  ): Promise<unknown> {
+    if (!isAudited(name, endpoint, input)) return run();
+    const subject = subjectOf(call, input, reasonIn(request.headers['drover-reason']));
+    try {
+      const result = await run();
+      await noteDone(name, call, subject);
+      return result;
+    } catch (error) {
+      await noteDone(name, call, subject, error);
+      throw error;
+    }
+  }
+
+  function noteDone(
+    did: EndpointName,
+    { actor, address }: Call,
+    subject: ReturnType<typeof subjectOf>,
+    error?: unknown,
+  ): Promise<void> {
+    const known = error === undefined ? undefined : (asUserError(error) ?? internalError());
+    const who =
+      actor === nobody
+        ? { by: subject.to ?? 'nobody', via: 'login' as const, token: null }
+        : { by: actor.name, via: actor.via, token: actor.token };
+    return plane.audit.note({
+      ...who,
+      address,
+      did,
+      ...subject,
+      outcome: known?.code ?? 'done',
+      says: known?.message ?? null,
+    });
+  }
 }
 
-function checkedInput(endpoint: Endpoint, request: FastifyRequest): unknown {
+function sendPage(page: Page, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const path = request.url.split('?')[0] ?? '/';
+  const { status, headers, body } = page.answer(path, /\bgzip\b/.test(request.headers['accept-encoding'] ?? ''));
+  return reply.code(status).headers(headers).send(body);
+}
+
+function mountMetrics(app: FastifyInstance, metrics: ApiMetrics, allow: (request: IncomingMessage) => void): void {
+  const operations = new Map<string, EndpointName>();
+  for (const [name, { method, path, stream }] of Object.entries(endpoints) as [EndpointName, Endpoint][]) {
+    if (stream === undefined) operations.set(`${method} ${apiPrefix}${path}`, name);
+  }
+  app.get(metricsPath, { onRequest: async (request) => allow(request.raw) }, async (_, reply) =>
+    reply
+      .type(metricsType)
+      .header('cache-control', 'no-store')
+      .send(await metrics.text()),
+  );
+  app.addHook('onResponse', async ({ method, routeOptions }, reply) => {
+    const operation = operations.get(`${method} ${routeOptions.url}`);
+    if (operation !== undefined) metrics.request(operation, reply.statusCode, reply.elapsedTime / 1000);
+  });
+}
+
+interface CheckedInput {
+  readonly params: Readonly<Record<string, unknown>>;
+  readonly query: Readonly<Record<string, unknown>>;
+  readonly body: unknown;
+}
+
+function checkedInput(endpoint: Endpoint, request: FastifyRequest): CheckedInput {
   const parse = (schema: z.ZodType | undefined, value: unknown, what: string): unknown => {
     // What a row does not take must not be sent: it would be silently ignored otherwise.
     const result = (schema ?? z.object({}).strict()).safeParse(value ?? {});
@@ -149,15 +317,16 @@ function checkedInput(endpoint: Endpoint, request: FastifyRequest): unknown {
     );
   };
   return {
-    params: parse(endpoint.params, request.params, 'path'),
-    query: parse(endpoint.query, request.query, 'query'),
+    // The casts: params and query are objects by the type of a row.
+    params: parse(endpoint.params, request.params, 'path') as CheckedInput['params'],
+    query: parse(endpoint.query, request.query, 'query') as CheckedInput['query'],
     body: parse(endpoint.body, request.body, 'body'),
   };
 }
 
-function idempotencyOf(name: EndpointName, request: FastifyRequest): Call['request'] {
+function idempotencyOf(name: EndpointName, endpoint: Endpoint, request: FastifyRequest): Call['request'] {
   const key = request.headers['idempotency-key'];
-  if (key === undefined || !idempotent.has(name)) return null;
+  if (key === undefined || endpoint.idempotent !== true) return null;
   if (typeof key !== 'string' || !/^[\w.:-]{1,200}$/.test(key)) {
     throw new UserError(
       'invalid-input',
@@ -168,200 +337,28 @@ function idempotencyOf(name: EndpointName, request: FastifyRequest): Call['reque
   return requestKey(name, key, { params: request.params, body: request.body ?? {} });
 }
 
-function authorize(request: IncomingMessage, tokenHash: Buffer): void {
-  const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? '')?.[1];
-  // Compared by their hashes, so that neither content nor length tells by the time it takes.
-  if (given !== undefined && timingSafeEqual(sha256(given), tokenHash)) return;
-  throw new UserError(
-    'unauthorized',
-    given === undefined ? 'This needs a bearer token.' : 'The bearer token is not the one of this server.',
-    "Send `Authorization: Bearer TOKEN`; the token is in the file `token` of the server's state directory.",
-  );
+function ifMatchOf(endpoint: Endpoint, request: FastifyRequest): Call['ifMatch'] {
+  const header = request.headers['if-match'];
+  if (header === undefined || endpoint.versioned !== true) return null;
+  return header.split(',').map((tag) => tag.trim().replace(/^"(.*)"$/, '$1'));
 }
 
-function sha256(text: string): Buffer {
-  return createHash('sha256').update(text).digest();
+function answerOf(request: FastifyRequest, reply: FastifyReply): Answer {
+  return {
+    more: (after) => {
+      const url = new URL(request.url, 'http://server');
+      url.searchParams.set('after', after);
+      void reply.header('link', `<${url.pathname}${url.search}>; rel="next"`);
+    },
+    version: (version) => void reply.header('etag', `"${version}"`),
+    session: (secret, forMs) => void reply.header('set-cookie', sessionCookie(request.raw, secret, forMs)),
+  };
 }
-
-/* Errors */
 
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, log: Log): FastifyReply {
-  if (error instanceof UserError) return sendProblem(reply, error);
   const known = asUserError(error);
-  if (known) return sendProblem(reply, known.error, known.status);
   // Ours: the log gets all of it, the client only learns that it happened.
-  log.error({ error, method: request.method, url: request.url }, 'a request failed');
-  return sendProblem(
-    reply,
-    new UserError('unavailable', 'The server failed at this request.', "The reason is in the server's log."),
-    500,
-  );
-}
-
-/** What fastify refuses before a handler sees it. */
-function asUserError(error: unknown): { error: UserError; status?: number } | undefined {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  const status = error instanceof Error && 'statusCode' in error ? error.statusCode : undefined;
-  if (typeof code !== 'string' || typeof status !== 'number' || status >= 500) return undefined;
-  switch (code) {
-    case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return {
-        error: new UserError('invalid-input', `The body is larger than ${bodyLimitBytes} bytes.`, 'Send less.'),
-        status,
-      };
-    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
-      return {
-        error: new UserError('invalid-input', 'The body is not JSON.', 'Send `Content-Type: application/json`.'),
-        status,
-      };
-    case 'FST_ERR_CTP_EMPTY_JSON_BODY':
-      return { error: new UserError('invalid-input', 'The body is empty.', 'Send {} or leave the Content-Type out.') };
-    default:
-      return {
-        error: new UserError(
-          'invalid-input',
-          `The request cannot be read: ${messageOf(error)}.`,
-          'Send one JSON object as the body.',
-          { cause: error },
-        ),
-      };
-  }
-}
-
-function sendProblem(reply: FastifyReply, error: UserError, status?: number): FastifyReply {
-  const problem = problemOf(error);
-  const body = status === undefined ? problem : { ...problem, status };
-  if (error.code === 'unauthorized') void reply.header('www-authenticate', 'Bearer');
-  return reply.code(body.status).type('application/problem+json').send(JSON.stringify(body));
-}
-
-function unknownPath(method: string, url: string): UserError {
-  const path = url.split('?')[0] ?? url;
-  return new UserError(
-    'not-found',
-    `There is nothing at ${method} ${path.slice(0, 200)}.`,
-    `${apiPrefix}/openapi.json lists what there is.`,
-  );
-}
-
-/* Server-sent events */
-
-async function streamEvents(
-  request: FastifyRequest,
-  reply: FastifyReply,
-  closing: AbortSignal,
-  run: (stream: EventStream) => unknown,
-): Promise<FastifyReply> {
-  const { raw } = reply;
-  const gone = new AbortController();
-  raw.once('close', () => gone.abort());
-  const signal = AbortSignal.any([gone.signal, closing]);
-  const write = async (text: string): Promise<void> => {
-    if (signal.aborted) return;
-    if (!raw.headersSent) {
-      reply.hijack();
-      raw.writeHead(200, {
-        'content-type': 'text/event-stream',
-        'cache-control': 'no-store',
-        'x-accel-buffering': 'no',
-      });
-    }
-    raw.write(text);
-    if (raw.writableLength > unreadLimitBytes) await drained(raw, signal);
-  };
-  const header = request.headers['last-event-id'];
-  try {
-    await run({
-      lastEventId: typeof header === 'string' ? header : null,
-      signal,
-      write: (event, id) => write(`${id === null ? '' : `id: ${id}\n`}data: ${JSON.stringify(event)}\n\n`),
-      heartbeat: () => write(': heartbeat\n\n'),
-    });
-  } catch (error) {
-    if (!raw.headersSent) throw error; // refused before anything was streamed
-    if (!signal.aborted) throw error;
-  } finally {
-    gone.abort();
-    if (raw.headersSent) raw.end();
-  }
-  return reply;
-}
-
-function drained(raw: ServerResponse, signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const done = (): void => {
-    raw.off('drain', done);
-    signal.removeEventListener('abort', done);
-    resolve();
-  };
-  raw.once('drain', done);
-  signal.addEventListener('abort', done, { once: true });
-  return promise;
-}
-
-/* The console's tunnel */
-
-const tunnelPath = new RegExp(`^${apiPrefix}${endpoints.consoleVm.path.replace(':vm', '([^/]+)')}$`);
-
-function authorizedTunnel(request: IncomingMessage, tokenHash: Buffer): { vm: string } {
-  authorize(request, tokenHash);
-  const path = (request.url ?? '').split('?')[0] ?? '';
-  const vm = tunnelPath.exec(path)?.[1];
-  if (vm === undefined) throw unknownPath(request.method ?? 'GET', path);
-  if (request.headers.upgrade?.toLowerCase() !== 'drover-console') {
-    throw new UserError('invalid-input', 'This upgrade is not offered.', 'Send `Upgrade: drover-console`.');
-  }
-  try {
-    return { vm: decodeURIComponent(vm) };
-  } catch (error) {
-    throw new UserError('invalid-input', 'The path is not properly encoded.', 'Encode it as a URL.', { cause: error });
-  }
-}
-
-function mountTunnels(
-  app: FastifyInstance,
-  closing: AbortSignal,
-  run: (request: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>,
-): void {
-  const open = new Set<Duplex>();
-  closing.addEventListener('abort', () => open.forEach((socket) => socket.destroy()), { once: true });
-  app.server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    socket.on('error', () => socket.destroy()); // the other side went away; `close` follows
-    if (open.size >= tunnelsLimit) return socket.destroy();
-    open.add(socket);
-    socket.once('close', () => open.delete(socket));
-    run(request, socket, head).catch((error: unknown) => {
-      const user =
-        error instanceof UserError
-          ? error
-          : new UserError('unavailable', 'The console failed.', "The reason is in the server's log.", { cause: error });
-      const problem = problemOf(user);
-      const body = JSON.stringify(problem);
-      const head = [
-        `HTTP/1.1 ${problem.status} ${problem.title}`,
-        'content-type: application/problem+json',
-        `content-length: ${Buffer.byteLength(body)}`,
-        'connection: close',
-      ];
-      socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
-    });
-  });
-}
-
-function openTunnel(socket: Duplex, head: Buffer, signal: AbortSignal): Tunnel {
-  socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: drover-console\r\n\r\n');
-  const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
-  if (head.length > 0) socket.unshift(head);
-  return {
-    write: (bytes) => {
-      if (socket.writableLength > unreadConsoleBytes) socket.destroy();
-      else if (!socket.destroyed && !signal.aborted) socket.write(bytes);
-    },
-    end: (reason) => socket.end(`\r\n[drover: ${reason}]\r\n`),
-    onData: (handler) => {
-      socket.on('data', handler);
-      socket.on('end', () => socket.end());
-    },
-    closed,
-  };
+  if (!known) log.error({ error, method: request.method, url: request.url }, 'a request failed');
+  const { body, headers } = problemAnswer(known ?? internalError());
+  return reply.code(body.status).headers(headers).type(problemType).send(JSON.stringify(body));
 }

@@ -4,48 +4,74 @@
  *
  * Not here: moving (reservations.ts), and what hosts report (guests.ts).
  */
+import { isDeepStrictEqual } from 'node:util';
 import { UserError } from '../model/failure.ts';
 import type { HostRecord } from '../model/host.ts';
 import { newId } from '../model/ids.ts';
-import type { Boot, DiskSpec, Provision, VmRecord, VmSpec } from '../model/vm.ts';
-import { vmCan } from '../model/vm.ts';
+import type { Boot, DiskSpec, PlacingRules, Provision, VmRecord, VmSpec, VmState } from '../model/vm.ts';
+import { noPlacingRules, vmCan } from '../model/vm.ts';
 import { outstanding } from '../migration/step.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Random } from '../runtime/random.ts';
 import type { HandledOf } from '../wire/endpoints.ts';
+import type { PlacingChanges } from '../wire/placing.ts';
 import type { Draft, Fleet } from './fleet.ts';
+import type { Health } from './health.ts';
+import type { LoadHistory } from './load-history.ts';
 import type { Liveness } from './liveness.ts';
-import { choosePlace, needOf, refusalOf } from './placement.ts';
+import { labelsAfter } from './labels.ts';
+import { needOf } from './need.ts';
+import type { Need } from './need.ts';
+import { placesFor, refusalOf, sleeperFor } from './placement.ts';
+import type { Site } from './placement.ts';
 import type { RequestKey } from './requests.ts';
 import { doneBefore, noteRequest } from './requests.ts';
+import type { Restarts } from './restarts.ts';
 import { settleGuestRoom } from './rooms.ts';
 
 interface Parts {
   readonly fleet: Fleet;
   readonly liveness: Liveness;
+  readonly restarts: Restarts;
+  readonly health: Health;
+  readonly loads: LoadHistory;
   readonly clock: Clock;
   readonly random: Random;
 }
 type NewVm = HandledOf<'createVm'>['body'];
+interface DryRun {
+  readonly dryRun?: boolean;
+}
 
 export class Vms {
   readonly #fleet: Fleet;
   readonly #liveness: Liveness;
+  readonly #health: Health;
+  readonly #loads: LoadHistory;
+  readonly #restarts: Restarts;
   readonly #clock: Clock;
   readonly #random: Random;
 
-  constructor({ fleet, liveness, clock, random }: Parts) {
+  constructor({ fleet, liveness, health, loads, restarts, clock, random }: Parts) {
     this.#fleet = fleet;
     this.#liveness = liveness;
+    this.#health = health;
+    this.#loads = loads;
+    this.#restarts = restarts;
     this.#clock = clock;
     this.#random = random;
   }
 
   /** @throws UserError already-exists, not-found, invalid-input, and the refusals of placement */
   async create(wanted: NewVm, request: RequestKey | null): Promise<VmRecord> {
+    return (await this.createSaying(wanted, request)).vm;
+  }
+
+  /** The same, with why it is on its host; null: that was said, or the request is an old one. */
+  async createSaying(wanted: NewVm, request: RequestKey | null): Promise<{ vm: VmRecord; because: string | null }> {
     return this.#fleet.change((draft) => {
       const before = doneBefore(this.#fleet, request);
-      if (before !== undefined) return this.#fleet.findVm(before);
+      if (before !== undefined) return { vm: this.#fleet.findVm(before), because: null };
       if (this.#fleet.vmNameTaken(wanted.name)) {
         throw new UserError(
           'already-exists',
@@ -56,29 +82,36 @@ export class Vms {
       const createdAt = this.#clock.now();
       const id = newId('vm', createdAt, this.#random.bytes(8));
       const { spec, provision } = this.#specOf(wanted, id);
-      const need = needOf(wanted.name, spec);
-      const place = { fleet: this.#fleet, liveness: this.#liveness };
+      const placing = this.#placingOf(noPlacingRules, wanted.placing);
+      const need = { ...needOf(wanted.name, spec), placing, leavesSpare: wanted.start };
+      const place = { fleet: this.#fleet, liveness: this.#liveness, health: this.#health, loads: this.#loads };
       // A VM that is not to be started needs no room yet.
       const needNow = wanted.start ? need : { ...need, memoryMiB: 0 };
       let host: HostRecord;
+      let because: string | null = null;
+      let waits: VmState | null = null;
       if (wanted.host === null) {
-        host = choosePlace(place, needNow, [...this.#fleet.hosts.values()]);
+        const places = this.#placesOrSleeper(place, needNow, wanted.start);
+        host = places.host;
+        because = places.because;
+        waits = places.waits;
       } else {
         host = this.#fleet.findHost(wanted.host);
         const refusal = refusalOf(place, needNow, host);
         if (refusal) throw refusal;
       }
       const vm: VmRecord = {
-        schema: 1,
+        schema: 3,
         id,
         name: wanted.name,
         spec,
         running: null,
         provision,
         state:
-          provision.length > 0
+          waits ??
+          (provision.length > 0
             ? { kind: 'creating', thenStart: wanted.start }
-            : { kind: wanted.start ? 'starting' : 'stopped' },
+            : { kind: wanted.start ? 'starting' : 'stopped' }),
         host: host.id,
         generation: 1,
         migration: null,
@@ -86,20 +119,31 @@ export class Vms {
         address: wanted.address,
         cannotMoveLive: null,
         createdAt,
+        recovery: wanted.recovery,
+        restart: wanted.restart,
+        priority: wanted.priority,
+        restarts: { count: 0, lastAt: 0 },
+        placing,
       };
       put(draft, vm);
       noteRequest(draft, request, id, createdAt);
-      return vm;
-    });
+      return { vm, because };
+    }, wanted);
   }
 
-  /** @param to null: where it ran last. @throws UserError not-found, wrong-state, busy, and the refusals of placement */
-  async start(ref: string, to: string | null): Promise<VmRecord> {
+  /**
+   * @param to null: where it ran last; where that sleeps or is full, it waits until a host is woken for it
+   * @throws UserError not-found, wrong-state, busy, and the refusals of placement
+   */
+  async start(ref: string, to: string | null, how: DryRun = {}): Promise<VmRecord> {
     const { id } = this.#fleet.findVm(ref);
     return this.#fleet.change((draft) => {
       const vm = present(draft, id, ref);
       refuseWhileMoving(vm);
       refuseState(vm, 'start');
+      if (vm.state.kind === 'waiting') {
+        return this.#restarts.placeNow(draft, vm, to === null ? null : this.#fleet.findHost(to));
+      }
       const host = to === null ? this.#fleet.hosts.get(vm.host) : this.#fleet.findHost(to);
       if (host === undefined) {
         throw new UserError(
@@ -108,8 +152,17 @@ export class Vms {
           `Say where: drover vm start ${vm.name} --host HOST.`,
         );
       }
-      const place = { fleet: this.#fleet, liveness: this.#liveness };
-      const refusal = this.#leftover(vm, host) ?? refusalOf(place, needOf(vm.name, vm.spec), host);
+      const place = { fleet: this.#fleet, liveness: this.#liveness, health: this.#health, loads: this.#loads };
+      const home = this.#fleet.hosts.get(vm.host) ?? null;
+      const need = needOf(vm.name, vm.spec, home);
+      const leftover = this.#leftover(vm, host);
+      if (leftover) throw leftover;
+      const refusal = refusalOf(place, need, host);
+      if (refusal && to === null && sleeperFor(place, need, [...this.#fleet.hosts.values()]) !== undefined) {
+        const waits: VmRecord = { ...vm, generation: vm.generation + 1, state: this.#waiting(refusal) };
+        put(draft, waits);
+        return waits;
+      }
       if (refusal) throw refusal;
       // A VM that never ran may lack its disks: making them again loses nothing.
       const neverRan = vm.running === null && vm.provision.length > 0;
@@ -121,11 +174,14 @@ export class Vms {
       };
       put(draft, next);
       return next;
-    });
+    }, how);
   }
 
   /** @throws UserError not-found, wrong-state, busy */
-  async stop(ref: string, { force, timeoutMs }: { force: boolean; timeoutMs: number }): Promise<VmRecord> {
+  async stop(
+    ref: string,
+    { force, timeoutMs, ...how }: { force: boolean; timeoutMs: number } & DryRun,
+  ): Promise<VmRecord> {
     const { id } = this.#fleet.findVm(ref);
     return this.#fleet.change((draft) => {
       const vm = present(draft, id, ref);
@@ -136,15 +192,35 @@ export class Vms {
       const next: VmRecord = {
         ...vm,
         generation: vm.generation + 1,
-        state: { kind: 'stopping', force, timeoutMs },
+        // No host has anything of a VM that waits for one.
+        state: vm.state.kind === 'waiting' ? { kind: 'stopped' } : { kind: 'stopping', force, timeoutMs },
       };
       put(draft, next);
+      return next;
+    }, how);
+  }
+
+  /** Changes what is no matter of its generation: nothing it runs depends on it. @param check of what it is before. @throws UserError not-found */
+  async update(
+    ref: string,
+    changes: HandledOf<'updateVm'>['body'],
+    check: (vm: VmRecord) => void = () => {},
+  ): Promise<VmRecord> {
+    const { id } = this.#fleet.findVm(ref);
+    return this.#fleet.change((draft) => {
+      const vm = present(draft, id, ref);
+      check(vm);
+      const { recovery = vm.recovery, restart = vm.restart, priority = vm.priority } = changes;
+      const placing = this.#placingOf(vm.placing, changes.placing ?? {});
+      const labels = changes.labels === undefined ? vm.labels : labelsAfter(vm.labels, changes.labels);
+      const next: VmRecord = { ...vm, recovery, restart, priority, placing, labels };
+      if (!isDeepStrictEqual(next, vm)) draft.putVm(next);
       return next;
     });
   }
 
   /** @throws UserError not-found, wrong-state, busy */
-  async remove(ref: string, disks: 'keep' | 'delete'): Promise<VmRecord> {
+  async remove(ref: string, disks: 'keep' | 'delete', how: DryRun = {}): Promise<VmRecord> {
     const { id } = this.#fleet.findVm(ref);
     return this.#fleet.change((draft) => {
       const vm = present(draft, id, ref);
@@ -155,7 +231,46 @@ export class Vms {
       const next: VmRecord = { ...vm, generation: vm.generation + 1, state: { kind: 'deleting', disks } };
       put(draft, next);
       return next;
-    });
+    }, how);
+  }
+
+  /** The best place; where there is none but a host that sleeps could take it, the VM waits until that is awake. @throws as placesFor */
+  #placesOrSleeper(
+    place: Site,
+    need: Need,
+    starts: boolean,
+  ): { readonly host: HostRecord; readonly because: string; readonly waits: VmState | null } {
+    const hosts = [...this.#fleet.hosts.values()];
+    try {
+      const { hosts: best, because } = placesFor(place, need, hosts);
+      return { host: best[0], because, waits: null };
+    } catch (error) {
+      const sleeper = starts ? sleeperFor(place, need, hosts) : undefined;
+      if (!(error instanceof UserError) || sleeper === undefined) throw error;
+      return { host: sleeper, because: `${sleeper.name} is woken for it.`, waits: this.#waiting(error) };
+    }
+  }
+
+  #waiting({ message }: UserError): VmState {
+    return { kind: 'waiting', since: this.#clock.now(), notBefore: 0, because: message };
+  }
+
+  /** What is not said stays. @throws UserError not-found for a host that is not there */
+  #placingOf(before: PlacingRules, changes: PlacingChanges): PlacingRules {
+    const { apart = before.apart, together = before.together, pinnedTo = before.pinnedTo } = changes;
+    const inBoth = apart.find((group) => together.includes(group));
+    if (inBoth !== undefined) {
+      throw new UserError(
+        'invalid-input',
+        `The group '${inBoth}' cannot be kept apart and together at once.`,
+        'Give the two groups different names.',
+      );
+    }
+    return {
+      apart: unique(apart),
+      together: unique(together),
+      pinnedTo: pinnedTo && unique(pinnedTo.map((host) => this.#fleet.findHost(host).name)),
+    };
   }
 
   /**
@@ -235,6 +350,8 @@ export class Vms {
     throw new Error('no free MAC address was found in 100 attempts');
   }
 }
+
+const unique = (words: readonly string[]): string[] => [...new Set(words)].toSorted();
 
 /** The format is said by the name and never guessed from the content, which a guest may have written. */
 function formatOf(image: string): 'qcow2' | 'raw' {

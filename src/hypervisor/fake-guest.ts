@@ -2,6 +2,8 @@
  * A hypervisor for tests: guests whose events, states and refusals are scripted by the test. It counts what was asked of
  * them, because "exactly one `continue`" is a number. What memory does on its way is not here (simulated.ts).
  */
+import type { MemoryUse } from '../model/forecast.ts';
+import type { Endpoint } from '../model/host.ts';
 import type { RunningSpec } from '../model/vm.ts';
 import { AsyncQueue } from '../runtime/queue.ts';
 import type {
@@ -10,6 +12,7 @@ import type {
   GuestGone,
   GuestKey,
   GuestState,
+  GuestTasks,
   Hypervisor,
   LaunchOptions,
   Transfer,
@@ -42,7 +45,12 @@ export type Asked =
   | 'cancel'
   | 'switch'
   | 'cut'
-  | `limit-downtime ${number}`;
+  | 'pause'
+  | 'listen-again'
+  | 'resume'
+  | 'complete-now'
+  | `limit-downtime ${number}`
+  | `limit-bandwidth ${number | null | 'trickle'}`;
 
 export class FakeGuest implements Guest {
   readonly key: GuestKey;
@@ -51,7 +59,11 @@ export class FakeGuest implements Guest {
   readonly consolePath = '';
   readonly gone: Promise<GuestGone>;
   readonly transfer: Transfer;
+  /** Set by a test that runs tasks in it. */
+  tasks: GuestTasks | null = null;
   readonly asked: Asked[] = [];
+  /** Where it was told to send the rest of a broken post-copy. */
+  readonly resumedTo: Endpoint[] = [];
   now: GuestState;
   hasEnded = false;
   numbers: TransferNumbers = idleNumbers;
@@ -76,10 +88,21 @@ export class FakeGuest implements Guest {
         this.#refuse('numbers');
         return this.numbers;
       },
+      limitBandwidth: (limit) => this.#ask(`limit-bandwidth ${limit}`),
+      completeNow: () => this.#ask('complete-now'),
       limitDowntime: (ms) => this.#ask(`limit-downtime ${ms}`),
       switchToPostCopy: () => this.#ask('switch'),
       cancel: () => this.#ask('cancel'),
       cutConnection: () => this.#ask('cut'),
+      pause: () => this.#ask('pause'),
+      listenAgain: async (address) => {
+        await this.#ask('listen-again');
+        return { address, port: 5000 + this.count('listen-again') };
+      },
+      resume: async (to) => {
+        this.resumedTo.push(to);
+        await this.#ask('resume');
+      },
     };
   }
 
@@ -109,6 +132,11 @@ export class FakeGuest implements Guest {
     await this.#ask('destroy');
     this.end('destroyed');
     await this.gone;
+  }
+
+  memory: MemoryUse = { inUseBytes: 0, dirtied: [] };
+  async memoryUse(): Promise<MemoryUse> {
+    return this.memory;
   }
 
   async load() {
@@ -176,7 +204,7 @@ export class FakeHypervisor implements Hypervisor {
 
   async describe() {
     const able = { ok: true } as const;
-    return { version: '10.0.0', accel: 'tcg', machines: [], liveMigration: able, postCopy: able } as const;
+    return { version: '10.0.0', accel: 'tcg', machines: [], liveMigration: able, postCopy: able, hold: able } as const;
   }
 
   async launch(options: LaunchOptions): Promise<FakeGuest> {

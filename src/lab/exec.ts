@@ -1,11 +1,12 @@
 /** Running the system's small programs (ip, tc): argument arrays, a deadline, and errors that carry their words. */
 import { execFile } from 'node:child_process';
 
-const deadlineMs = 15_000;
+const usualDeadlineMs = 15_000;
 
 export interface RunOptions {
   readonly input?: string;
   readonly signal?: AbortSignal;
+  readonly deadlineMs?: number;
 }
 
 /** @returns stdout. @throws Error with the command and what it wrote to stderr */
@@ -14,7 +15,11 @@ export function run(program: string, args: readonly string[], options: RunOption
     const child = execFile(
       program,
       args,
-      { timeout: deadlineMs, maxBuffer: 16 * 1024 * 1024, ...(options.signal && { signal: options.signal }) },
+      {
+        timeout: options.deadlineMs ?? usualDeadlineMs,
+        maxBuffer: 16 * 1024 * 1024,
+        ...(options.signal && { signal: options.signal }),
+      },
       (error, stdout, stderr) => {
         if (!error) return resolve(stdout);
         const words = stderr.trim() || error.message;

@@ -27,6 +27,7 @@ export interface LabVm {
   readonly load?: { readonly pagesPerSecond: number; readonly setMiB: number } | undefined;
   readonly diskWritesPerSecond?: number | undefined;
   readonly powerButton?: 'obeyed' | 'ignored' | undefined;
+  readonly labels?: Readonly<Record<string, string>> | undefined;
 }
 
 export interface LabGuest {
@@ -66,6 +67,9 @@ async function create({ client, state }: Lab, wanted: LabVm): Promise<VmView> {
       boot: { kind: 'kernel', kernel: guestKernel, initrd: guestInitrd, append },
       address,
       host: wanted.host ?? null,
+      ...(wanted.labels && { labels: { ...wanted.labels } }),
+      // What dies in a lab is looked at, unless a scenario says otherwise.
+      restart: 'never',
     },
   });
 }

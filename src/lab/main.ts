@@ -5,10 +5,12 @@ import { parseDurationMs, parseSizeMiB } from '../model/units.ts';
 import { createLog } from '../runtime/log.ts';
 import { createClient } from '../wire/client.ts';
 import { followBlackouts } from './blackout.ts';
-import { describe, disturb, mend, type Disturbance } from './break.ts';
+import { describe, disturb, mend, switchPower, type Disturbance } from './break.ts';
+import { chaosLabName, runChaos } from './chaos/chaos.ts';
 import { down } from './down.ts';
 import { guestFiles } from './guest/files.ts';
 import { createLabVm } from './guests.ts';
+import { cutPower, followWishes, powerOf, restorePower } from './power.ts';
 import { apiOf, defaultLabName, directoriesOf, namesOf, readJson, readState } from './state.ts';
 import { labNames, statusOf, statusText } from './status.ts';
 import { Supervisor, supervisorPlan } from './supervise.ts';
@@ -26,7 +28,7 @@ interface Common {
 export async function runLab(argv: readonly string[]): Promise<number> {
   let code = 0;
   const interrupt = new AbortController();
-  const program = commands((result) => (code = result), interrupt);
+  const program = labCommand((result) => (code = result), interrupt);
   try {
     await program.parseAsync([...argv], { from: 'user' });
     return code;
@@ -45,7 +47,15 @@ function report(error: unknown): number {
     return 1;
   }
   say(error.hint);
-  const codes = { usage: 2, 'not-found': 5, conflict: 4, refused: 4, unauthorized: 1, unavailable: 1 } as const;
+  const codes = {
+    usage: 2,
+    'not-found': 5,
+    conflict: 4,
+    refused: 4,
+    forbidden: 4,
+    unauthorized: 1,
+    unavailable: 1,
+  } as const;
   return codes[userErrorCodes[error.code]];
 }
 
@@ -53,10 +63,13 @@ const say = (line: string): void => void process.stderr.write(`${line}\n`);
 const print = (text: string): void => void process.stdout.write(`${text}\n`);
 const asNumber = (text: string): number => (/^\d+$/.test(text) ? Number(text) : Number.NaN);
 
-function commands(end: (code: number) => void, interrupt: AbortController): Command {
+/** Its options and help; `end` gets the exit code. */
+export function labCommand(end: (code: number) => void, interrupt: AbortController): Command {
   const program = new Command('drover lab')
     .description('Several hosts on this machine, as network namespaces, with real QEMU guests')
     .exitOverride()
+    // Here and at `break`: --name behind what is broken belongs to that.
+    .enablePositionalOptions()
     .addHelpText(
       'after',
       '\nExample:\n  drover lab up --hosts 3 --link-speed 1gbit\n  drover vm list\n  drover lab down',
@@ -75,20 +88,28 @@ function commands(end: (code: number) => void, interrupt: AbortController): Comm
   command('up', 'Start a lab, or repair the one that is up', 'drover lab up --hosts 2 --link-speed 200mbit')
     .option('--hosts <number>', `how many hosts (default: ${defaults.hosts})`, asNumber)
     .option('--link-speed <rate>', `of the migration network: 1gbit, 200mbit, raw (default: ${defaults.linkSpeed})`)
+    .option('--servers <number>', 'so many, on an etcd of three members; 1: on a file (default: 1)', asNumber)
     .option('--port <number>', 'of the API on 127.0.0.1 (default: a free one)', asNumber)
-    .action(async (options: Common & { hosts?: number; linkSpeed?: string; port?: number }) => {
-      const lab = await up({ ...options, say, signal: onInterrupt(interrupt) });
-      const shown = {
-        server: apiOf(lab.state),
-        tokenFile: directoriesOf(lab.state.name).token,
-        hosts: lab.state.hosts,
-      };
-      result(
-        options,
-        shown,
-        () => `Try: drover host list\n     drover lab vm web1 --load 2500,32\n     drover migrate web1 --watch`,
-      );
-    });
+    .option('--no-bmc', 'hosts without power controllers')
+    .action(
+      async (
+        options: Common & { hosts?: number; linkSpeed?: string; port?: number; servers?: number; bmc: boolean },
+      ) => {
+        // Not said: as the lab is.
+        const bmc = options.bmc ? undefined : false;
+        const lab = await up({ ...options, bmc, say, signal: onInterrupt(interrupt) });
+        const shown = {
+          server: apiOf(lab.state),
+          tokenFile: directoriesOf(lab.state.name).token,
+          hosts: lab.state.hosts,
+        };
+        result(
+          options,
+          shown,
+          () => `Try: drover host list\n     drover lab vm web1 --load 2500,32\n     drover migrate web1 --watch`,
+        );
+      },
+    );
 
   command('down', 'Take a lab down; nothing of it is left', 'drover lab down --name lab2')
     .option('--all', 'every lab of this directory')
@@ -113,7 +134,7 @@ function commands(end: (code: number) => void, interrupt: AbortController): Comm
     "Create a VM of the lab's own guest, and wait until it answers",
     'drover lab vm web1 --load 2500,32 --disk 20',
   )
-    .option('--host <host>', 'where (default: where most room is)')
+    .option('--host <host>', 'where (default: where it fits best)')
     .option('--memory <size>', 'of the VM (default: 256MiB)')
     .option('--fill <size>', 'of memory that holds data which can be verified, e.g. 128MiB')
     .option('--load <pages,MiB>', 'page writes per second and MiB of the set they go to, e.g. 2500,32')
@@ -140,6 +161,20 @@ function commands(end: (code: number) => void, interrupt: AbortController): Comm
       },
     );
 
+  command(
+    'power <host> [state]',
+    'Press the power button of a host: on or off; without, show it',
+    'drover lab power h1 on',
+  ).action(async (host: string, state: string | undefined, options: Common) => {
+    requireRoot();
+    const lab = openLab(options.name);
+    if (state !== undefined && state !== 'on' && state !== 'off')
+      throw new UserError('invalid-input', `A host cannot be switched '${state}'.`, 'Write on or off.');
+    if (state !== undefined) await switchPower(lab, host, state);
+    const now = powerOf(lab.state.name, host);
+    result(options, { host, state: now }, () => `${host}: power ${now}`);
+  });
+
   breakCommands(command, interrupt);
 
   command('mend', 'Undo every disturbance: links, speeds, programs', 'drover lab mend').action(
@@ -163,6 +198,22 @@ function commands(end: (code: number) => void, interrupt: AbortController): Comm
           signal: onInterrupt(interrupt),
         }),
       );
+    });
+
+  command(
+    'chaos',
+    'Kill everything in every phase of every technique, and see each guest survive exactly once',
+    "drover lab chaos --short\n  drover lab chaos --only 'source-power in .* of hybrid'",
+  )
+    .option('--only <pattern>', 'cells whose names match this regular expression')
+    .option('--short', 'the dozen that matter most')
+    .option('--list', 'print the names of the cells and do nothing')
+    .action(async (options: Common & { only?: string; short?: boolean; list?: boolean }, self: Command) => {
+      const { output, only, short = false, list = false } = options;
+      if (!list) requireRoot();
+      // Not the lab of other commands, unless it is said.
+      const name = self.getOptionValueSource('name') === 'default' ? chaosLabName : options.name;
+      end(await runChaos({ name, output, only, short, list, say, print, signal: onInterrupt(interrupt) }));
     });
 
   program
@@ -194,7 +245,11 @@ function breakCommands(command: MakeCommand, interrupt: AbortController): void {
     await mend(lab);
     say('mended');
   };
-  const parent = command('break', 'Disturb a lab, to see what it bears', 'drover lab break agent h1 --for 30s');
+  const parent = command(
+    'break',
+    'Disturb a lab, to see what it bears',
+    'drover lab break agent h1 --for 30s',
+  ).enablePositionalOptions();
   const child = (words: string, description: string, example: string): Command =>
     parent
       .command(words)
@@ -208,7 +263,12 @@ function breakCommands(command: MakeCommand, interrupt: AbortController): void {
     .action((host: string, options: Common & { for?: string }) =>
       doIt(options, { kind: 'kill-agent', host, afterwards: options.for === undefined ? 'restart' : 'hold' }),
     );
-  child('server', 'Kill the server', 'server --for 10s')
+  child('guard <host>', 'Kill the guard of a host', 'guard h1 --for 60s')
+    .option(lasting, 'keep it dead so long; without, it is started again at once')
+    .action((host: string, options: Common & { for?: string }) =>
+      doIt(options, { kind: 'kill-guard', host, afterwards: options.for === undefined ? 'restart' : 'hold' }),
+    );
+  child('server', 'Kill the server, or the one of several that leads', 'server --for 10s')
     .option(lasting, 'keep it dead so long; without, it is started again at once')
     .action((options: Common & { for?: string }) =>
       doIt(options, { kind: 'kill-server', afterwards: options.for === undefined ? 'restart' : 'hold' }),
@@ -226,12 +286,28 @@ function breakCommands(command: MakeCommand, interrupt: AbortController): void {
       }
       return doIt(options, { kind: 'cut-link', host, link });
     });
-  child('freeze <what> <host>', 'Freeze the agent of a host', 'freeze agent h1 --for 5s')
+  child('power <host>', 'Pull the plug of a host: all on it dies at once', 'power h1 --for 30s')
+    .option('--with-bmc', 'its BMC goes dark as well')
+    .option(lasting, 'switch it on again after so long')
+    .action((host: string, options: Common & { withBmc?: true; for?: string }) =>
+      doIt(options, { kind: 'power-off', host, bmc: options.withBmc ? 'dead' : 'reachable' }),
+    );
+  child('path <from> <to>', 'Lose what one host (or the server) sends to another', 'path h1 server --both --for 10s')
+    .option('--both', 'both ways')
+    .option(lasting, 'mend it after so long')
+    .action((from: string, to: string, options: Common & { both?: true; for?: string }) =>
+      doIt(options, { kind: 'cut-path', from, to, ways: options.both ? 'both' : 'one' }),
+    );
+  child('freeze <what> <host>', 'Freeze the agent or the guard of a host', 'freeze agent h1 --for 5s')
     .option(lasting, 'thaw it after so long')
     .action((what: string, host: string, options: Common & { for?: string }) => {
-      if (what !== 'agent')
-        throw new UserError('invalid-input', `'${what}' cannot be frozen.`, 'Write: freeze agent h1');
-      return doIt(options, { kind: 'freeze-agent', host });
+      if (what !== 'agent' && what !== 'guard')
+        throw new UserError(
+          'invalid-input',
+          `'${what}' cannot be frozen.`,
+          'Write: freeze agent h1, or freeze guard h1',
+        );
+      return doIt(options, { kind: `freeze-${what}`, host });
     });
   child('link-speed <rate>', 'Change the speed of the migration network', 'link-speed 200mbit')
     .option(lasting, 'change it back after so long')
@@ -271,10 +347,20 @@ async function supervise(name: string): Promise<void> {
   const plan = readJson(directories.supervisorPlan, supervisorPlan);
   const state = readState(name);
   if (!plan || !state) throw new Error(`${directories.root} holds no lab`);
-  const supervisor = new Supervisor({ children: plan.children, recordFile: directories.children, log });
+  const supervisor = new Supervisor({
+    children: plan.children,
+    recordFile: directories.children,
+    log,
+    power: {
+      cut: (host) => cutPower(name, host),
+      restore: (host) => restorePower(name, host),
+      isOff: (host) => powerOf(name, host) === 'off',
+    },
+  });
   const ending = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void supervisor.stop());
   await supervisor.start();
+  followWishes(name, (host, to) => supervisor.power(host, to), { log, signal: ending.signal });
   await supervisor.listen(directories.supervisorSocket);
   await supervisor.ready(60_000).catch((error: unknown) => log.error({ error }, 'not everything came up'));
   // The prober needs the token, which the server makes when it first starts.

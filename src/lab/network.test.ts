@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { run } from './exec.ts';
-import { findNetwork, processesInside, raise, raze, setLink, shape, tapsOn } from './network.ts';
+import { cutPath, findNetwork, processesInside, raise, raze, setLink, shape, tapsOn } from './network.ts';
 import { addressesOf, checkSettings, namesOf } from './state.ts';
 
 const settings = { name: 'net-test', hosts: 2, linkSpeed: '1gbit' };
@@ -58,6 +58,19 @@ describe.runIf(process.getuid?.() === 0)('the network of a lab, as root', () => 
     expect(await reaches(names.host('h1'), addressesOf(octet).server, port)).toBe(true);
     await setLink(settings.name, 'h2', 'control', 'up');
     expect(await reaches(names.host('h2'), addressesOf(octet).server, port)).toBe(true);
+  });
+
+  it('loses what one host sends to the server, and nothing else, until it is raised again', async () => {
+    const state = { ...settings, octet };
+    await cutPath(state, 'h1', 'server');
+    expect(await reaches(names.host('h1'), addressesOf(octet).server, port)).toBe(false);
+    expect(await reaches(names.host('h2'), addressesOf(octet).server, port)).toBe(true);
+    await raise(settings);
+    expect(await reaches(names.host('h1'), addressesOf(octet).server, port)).toBe(true);
+    await cutPath(state, 'server', 'h1');
+    expect(await reaches(names.host('h1'), addressesOf(octet).server, port)).toBe(false);
+    await raise(settings);
+    expect(await reaches(names.host('h1'), addressesOf(octet).server, port)).toBe(true);
   });
 
   it('raised twice is as raised once, with the same addresses', async () => {

@@ -101,6 +101,7 @@ export async function raise(settings: LabSettings, signal?: AbortSignal): Promis
     `link set ${names.rootLink} alias ${directoriesOf(settings.name).root}`,
     `address replace ${addresses.server}/24 dev ${names.rootLink}`,
     up(names.rootLink),
+    ...mendPaths(names.rootLink),
   ];
   const ports: readonly (readonly [string, string])[] = [
     ['ctl-root', 'control'],
@@ -118,6 +119,7 @@ export async function raise(settings: LabSettings, signal?: AbortSignal): Promis
       quiet(name),
       up(name),
     ]),
+    ...hosts.map((host) => `address replace ${addresses.bmc(host)}/24 dev control`),
     ...ports.flatMap(([port, bridge]) => [quiet(port), `link set ${port} master ${bridge}`, up(port)]),
   ];
   const inClient = [up('lo'), quiet('eth0'), `address replace ${addresses.client}/24 dev eth0`, up('eth0')];
@@ -129,6 +131,7 @@ export async function raise(settings: LabSettings, signal?: AbortSignal): Promis
     `address replace ${addresses.control(host)}/24 dev ctl0`,
     `address replace ${addresses.migration(host)}/24 dev mig0`,
     ...['br0', 'up0', 'ctl0', 'mig0'].map(up),
+    ...mendPaths('ctl0', 'mig0'),
   ];
   await Promise.all([
     batch('ip', inRoot, undefined, signal),
@@ -162,6 +165,39 @@ export type HostLink = 'migration' | 'control';
 export async function setLink(lab: string, host: string, link: HostLink, state: 'up' | 'down'): Promise<void> {
   const port = `${link === 'migration' ? 'mig' : 'ctl'}-${host}`;
   await run('ip', ['-n', namesOf(lab).switch, 'link', 'set', port, state]);
+}
+
+/** Ends a host's connections on the migration network; the other end is told, as far as the network carries. */
+export async function resetMigrations(lab: string, octet: number, host: string): Promise<void> {
+  const address = addressesOf(octet).migration(host);
+  // It complains of sockets that were gone before it came to them.
+  await run('ip', ['netns', 'exec', namesOf(lab).host(host), 'ss', '-K', 'state', 'established', 'src', address]).catch(
+    () => '',
+  );
+}
+
+/** Where nobody is: what is sent there is lost, without anybody being told. */
+const nowhere = '02:00:00:00:00:00';
+
+/**
+ * Loses what `from` sends to `to`, each a host or `server`, on every network that both are in; the other way, and everybody else,
+ * is left alone. `raise` mends it. Done by a wrong neighbour: kernels without packet filters can do that as well.
+ */
+export async function cutPath(state: LabSettings & { octet: number }, from: string, to: string): Promise<void> {
+  const names = namesOf(state.name);
+  const addresses = addressesOf(state.octet);
+  const lose = (address: string, link: string) =>
+    `neigh replace ${address} lladdr ${nowhere} nud permanent dev ${link}`;
+  if (from === 'server') return batch('ip', [lose(addresses.control(to), names.rootLink)]);
+  const lines =
+    to === 'server'
+      ? [lose(addresses.server, 'ctl0')]
+      : [lose(addresses.control(to), 'ctl0'), lose(addresses.migration(to), 'mig0')];
+  await batch('ip', lines, names.host(from));
+}
+
+function mendPaths(...links: readonly string[]): string[] {
+  return links.map((link) => `neigh flush dev ${link} nud permanent`);
 }
 
 /** What of the lab's network is there now. */

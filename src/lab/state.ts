@@ -2,7 +2,7 @@
  * What a lab is called and where its things are: names of namespaces and links, addresses, directories, the state file.
  * Everything carries the lab's name, so that it can be found again without the state file.
  *
- *     <repo>/.drover/lab/<name>/   state.json  supervisor.json  supervisor.sock  server/  h1/ h2/ …  pool/  logs/
+ *     <repo>/.drover/lab/<name>/   state.json  supervisor.json  supervisor.sock  server/  h1/ h2/ …  pool/  logs/  power/
  *     <repo>/.drover/lab/current.json   where the CLI finds the lab that came up last
  */
 import { createHash } from 'node:crypto';
@@ -17,6 +17,8 @@ export const defaultLabName = 'lab';
 export const maxHosts = 16;
 export const agentsPort = 7071;
 export const peerPort = 7072;
+/** Where each agent answers Prometheus. */
+export const metricsPort = 7073;
 
 /** Short enough for the name of a link (15 characters with its prefix). */
 const labNamePattern = /^[a-z0-9][a-z0-9-]{0,9}$/;
@@ -37,7 +39,10 @@ const labState = z.object({
   hosts: z.number().int(),
   linkSpeed: z.string(),
   apiPort: z.number().int(),
+  servers: z.number().int().default(1),
   startedAt: z.number(),
+  /** Each host has a BMC. */
+  bmc: z.boolean().default(true),
 });
 export type LabState = z.infer<typeof labState>;
 
@@ -88,11 +93,12 @@ export function namesOf(lab: string) {
   };
 }
 
-/** Control .0, guests .1, migration .2; hosts from .11, guests from .100 upwards. */
+/** Control .0, guests .1, migration .2; hosts from .11, their BMCs from .111, guests from .100 upwards. */
 export function addressesOf(octet: number) {
   return {
     server: `10.${octet}.0.1`,
     control: (host: string) => `10.${octet}.0.${10 + hostNumber(host)}`,
+    bmc: (host: string) => `10.${octet}.0.${110 + hostNumber(host)}`,
     client: `10.${octet}.1.1`,
     guest: (number: number) => `10.${octet}.1.${100 + number}`,
     migration: (host: string) => `10.${octet}.2.${10 + hostNumber(host)}`,
@@ -110,6 +116,8 @@ export function directoriesOf(lab: string) {
     host: (host: string) => join(root, host),
     pool: join(root, 'pool'),
     logs: join(root, 'logs'),
+    /** Of the hosts: BMCs, and what stands for the machine itself (power.ts). */
+    power: join(root, 'power'),
     supervisorPlan: join(root, 'supervisor.json'),
     supervisorSocket: join(root, 'supervisor.sock'),
     children: join(root, 'children.json'),
@@ -142,8 +150,14 @@ export function unpointCli(lab: string): void {
   if (current?.tokenFile === directoriesOf(lab).token) rmSync(currentFile, { force: true });
 }
 
+/** All servers, as the CLI takes them. */
 export function apiOf(state: LabState): string {
-  return `http://127.0.0.1:${state.apiPort}`;
+  return apisOf(state).join(',');
+}
+
+/** Each server by itself. */
+export function apisOf({ servers, octet, apiPort }: LabState): string[] {
+  return Array.from({ length: servers }, (_, n) => `http://127.${n === 0 ? '0.0' : `${octet}.0`}.${n + 1}:${apiPort}`);
 }
 
 /** Whole or not at all: readers never see half a file. */

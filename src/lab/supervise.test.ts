@@ -67,7 +67,7 @@ it('leaves a child dead that is held, until everything shall run again', async (
   await it.kill('a', 'hold');
   await it.ready(10_000);
   expect(it.status()[0]).toMatchObject({ state: 'held', pid: null });
-  it.ensure();
+  await it.ensure();
   await it.ready(10_000);
   expect(it.status()[0]).toMatchObject({ state: 'running', ready: true });
 });
@@ -102,4 +102,59 @@ it('finds and ends what a killed supervisor left, and nothing else', async () =>
   await endRecorded(join(directory, 'children.json'));
   expect(id && isAlive(id)).toBe(false);
   await endRecorded(join(directory, 'no-such-file.json'));
+});
+
+function plugged(name: string): ChildPlan {
+  return { ...plan(name), host: 'h1' };
+}
+
+/** What happens to the host itself, written down. */
+function powerStrip(off: readonly string[] = []) {
+  const events: string[] = [];
+  const note = (what: string) => async (host: string) => void events.push(`${what} ${host}`);
+  return { events, cut: note('cut'), restore: note('restore'), isOff: (host: string) => off.includes(host) };
+}
+
+async function superviseHosts(power: ReturnType<typeof powerStrip>, ...children: ChildPlan[]): Promise<Supervisor> {
+  // Nothing of ours ends processes here, so the test's own host does.
+  const cut = async (host: string) => {
+    await power.cut(host);
+    for (const { pid, state } of supervisor?.status() ?? []) if (state === 'off' && pid !== null) process.kill(pid, 9);
+  };
+  const recordFile = join(directory, 'children.json');
+  supervisor = new Supervisor({ children, recordFile, log: silentLog, power: { ...power, cut } });
+  await supervisor.start();
+  return supervisor;
+}
+
+const states = (of: Supervisor) => of.status().map(({ name, state }) => `${name} ${state}`);
+
+it('starts nothing again on a host whose power is off, and all of it when it is on', async () => {
+  const power = powerStrip();
+  const it = await superviseHosts(power, plan('server'), plugged('h1'), plugged('h1-guard'));
+  await it.ready(10_000);
+  await it.power('h1', 'off');
+  expect(states(it)).toEqual(['server running', 'h1 off', 'h1-guard off']);
+  await it.power('h1', 'off');
+  await it.power('h1', 'on');
+  await it.ready(10_000);
+  await it.power('h1', 'on');
+  expect(states(it)).toEqual(['server running', 'h1 running', 'h1-guard running']);
+  expect(power.events).toEqual(['cut h1', 'cut h1', 'restore h1']);
+});
+
+it('leaves a host off that was off before it came, until it is to ensure that all runs', async () => {
+  const power = powerStrip(['h1']);
+  const it = await superviseHosts(power, plan('server'), plugged('h1'));
+  await it.ready(10_000);
+  expect(states(it)).toEqual(['server running', 'h1 off']);
+  await it.ensure();
+  await it.ready(10_000);
+  expect(states(it)).toEqual(['server running', 'h1 running']);
+  expect(power.events).toEqual(['restore h1']);
+});
+
+it('knows no host of which nothing runs here', async () => {
+  const it = await superviseHosts(powerStrip(), plugged('h1'));
+  await expect(it.power('h9', 'off')).rejects.toThrow(/h9/);
 });

@@ -4,6 +4,7 @@
  * socket in the lab's directory: one JSON line in, one out. Also runs the blackout prober (blackout.ts).
  *
  *     waiting -> running -> (died) waiting -> running …        held -> running by `ensure`
+ *     off: its host has no power; running again when that is switched on, by its BMC or by `ensure`
  *
  * When it is killed itself its children run on; the next one ends those and starts its own. Guests are nobody's children
  * here and are never touched.
@@ -33,13 +34,15 @@ const childPlan = z.object({
   /** Part of the line on stdout that says it can be used. */
   readyLine: z.string(),
   log: z.string(),
+  /** On whose power it runs; absent: it is always there. */
+  host: z.string().optional(),
 });
 export type ChildPlan = z.infer<typeof childPlan>;
 export const supervisorPlan = z.object({ children: z.array(childPlan) });
 
 const childStatus = z.object({
   name: z.string(),
-  state: z.enum(['waiting', 'running', 'held', 'frozen']),
+  state: z.enum(['waiting', 'running', 'held', 'frozen', 'off']),
   ready: z.boolean(),
   pid: z.number().nullable(),
   starts: z.number(),
@@ -53,12 +56,24 @@ const request = z.discriminatedUnion('do', [
   z.object({ do: z.literal('kill'), name: z.string(), afterwards: z.enum(['restart', 'hold']) }),
   z.object({ do: z.literal('freeze'), name: z.string() }),
   z.object({ do: z.literal('thaw'), name: z.string() }),
+  /** Starts one that is held. */
+  z.object({ do: z.literal('start'), name: z.string() }),
   /** Frees and starts everything that is held or frozen. */
   z.object({ do: z.literal('ensure') }),
+  z.object({ do: z.literal('power'), host: z.string(), state: z.enum(['on', 'off']) }),
   z.object({ do: z.literal('stop') }),
 ]);
 export type SupervisorRequest = z.infer<typeof request>;
 const reply = z.object({ error: z.string().nullable(), children: z.array(childStatus) });
+
+/** What happens to a host itself when its power changes; its programs are the supervisor's. */
+export interface Power {
+  /** Everything of the host is dead when it resolves. */
+  cut(host: string): Promise<void>;
+  restore(host: string): Promise<void>;
+  /** At the start: a supervisor was killed while they were off. */
+  isOff(host: string): boolean;
+}
 
 interface Child {
   readonly plan: ChildPlan;
@@ -75,12 +90,16 @@ export class Supervisor {
   readonly #children: Map<string, Child>;
   readonly #recordFile: string;
   readonly #log: Log;
+  readonly #power: Power | undefined;
+  /** Switching is done one after another. */
+  #switching: Promise<void> = Promise.resolve();
   readonly #watchers = new Set<() => void>();
   #server: Server | undefined;
   #stopping = false;
   readonly #stopped = Promise.withResolvers<void>();
 
-  constructor(options: { children: readonly ChildPlan[]; recordFile: string; log: Log }) {
+  constructor(options: { children: readonly ChildPlan[]; recordFile: string; log: Log; power?: Power }) {
+    this.#power = options.power;
     this.#children = new Map(
       options.children.map((plan) => [
         plan.name,
@@ -103,7 +122,10 @@ export class Supervisor {
   /** Ends what an earlier supervisor left, then starts everything. */
   async start(): Promise<void> {
     await endRecorded(this.#recordFile, this.#log);
-    for (const child of this.#children.values()) this.#launch(child);
+    for (const child of this.#children.values()) {
+      if (child.plan.host !== undefined && this.#power?.isOff(child.plan.host)) child.state = 'off';
+      else this.#launch(child);
+    }
   }
 
   /** Resolves when `stop` was asked for and everything has ended. */
@@ -123,7 +145,8 @@ export class Supervisor {
 
   /** @throws Error naming who is not ready after `timeoutMs` */
   async ready(timeoutMs: number): Promise<void> {
-    const late = () => [...this.#children.values()].filter((child) => child.state !== 'held' && !child.ready);
+    const late = () =>
+      [...this.#children.values()].filter(({ state, ready }) => state !== 'held' && state !== 'off' && !ready);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const look = () => {
       if (late().length === 0) resolve();
@@ -169,14 +192,56 @@ export class Supervisor {
     child.state = 'running';
   }
 
-  ensure(): void {
-    for (const child of this.#children.values()) {
-      this.thaw(child.plan.name);
-      if (child.process) continue;
+  /** Switches a host. Resolves when nothing of it lives, or its programs are being started. */
+  power(host: string, state: 'on' | 'off'): Promise<void> {
+    const done = this.#switching.then(() => (state === 'off' ? this.#switchOff(host) : this.#switchOn(host)));
+    this.#switching = done.catch(() => {}); // whoever asked is told; the next may be switched all the same
+    return done;
+  }
+
+  async #switchOff(host: string): Promise<void> {
+    const children = this.#on(host);
+    const gone = children.flatMap((child) => {
       clearTimeout(child.timer);
+      child.state = 'off';
+      const running = child.process;
+      return running ? [new Promise<void>((resolve) => running.once('close', () => resolve()))] : [];
+    });
+    await this.#power?.cut(host);
+    await Promise.all(gone);
+  }
+
+  async #switchOn(host: string): Promise<void> {
+    const off = this.#on(host).filter(({ state }) => state === 'off');
+    if (off.length === 0) return;
+    await this.#power?.restore(host);
+    for (const child of off) {
       child.pauseMs = firstPauseMs;
       this.#launch(child);
     }
+  }
+
+  #on(host: string): Child[] {
+    const children = [...this.#children.values()].filter(({ plan }) => plan.host === host);
+    if (children.length === 0) throw new Error(`nothing here runs on a host called ${host}`);
+    return children;
+  }
+
+  async ensure(): Promise<void> {
+    const dark = [...this.#children.values()].flatMap(({ plan, state }) => (state === 'off' ? (plan.host ?? []) : []));
+    for (const host of new Set(dark)) await this.power(host, 'on');
+    for (const child of this.#children.values()) {
+      this.thaw(child.plan.name);
+      this.startHeld(child.plan.name);
+    }
+  }
+
+  startHeld(name: string): void {
+    const child = this.#find(name);
+    if (child.process) return;
+    clearTimeout(child.timer);
+    child.pauseMs = firstPauseMs;
+    this.#launch(child);
   }
 
   async stop(): Promise<void> {
@@ -230,7 +295,9 @@ export class Supervisor {
       if (asked.do === 'kill') await this.kill(asked.name, asked.afterwards);
       if (asked.do === 'freeze') this.freeze(asked.name);
       if (asked.do === 'thaw') this.thaw(asked.name);
-      if (asked.do === 'ensure') this.ensure();
+      if (asked.do === 'start') this.startHeld(asked.name);
+      if (asked.do === 'ensure') await this.ensure();
+      if (asked.do === 'power') await this.power(asked.host, asked.state);
       if (asked.do === 'stop') await this.stop();
       return null;
     } catch (error) {
@@ -273,7 +340,7 @@ export class Supervisor {
     this.#record();
     if (this.#stopping) return;
     this.#log.warn({ child: child.plan.name, code, signal, state: child.state }, 'ended');
-    if (child.state === 'held') return;
+    if (child.state === 'held' || child.state === 'off') return;
     child.state = 'waiting';
     if (performance.now() - child.startedAt > healthyMs) child.pauseMs = firstPauseMs;
     child.timer = setTimeout(() => this.#launch(child), child.pauseMs);

@@ -14,13 +14,15 @@ import { createClient, type Client } from '../wire/client.ts';
 import type { HostView } from '../wire/endpoints.ts';
 import { guestFiles } from './guest/files.ts';
 import { raise } from './network.ts';
+import { bmcPlans, bmcSpec, powerFilesOf, preparePower } from './power.ts';
+import { doorsOf, serverPlans } from './servers.ts';
 import {
   addressesOf,
-  agentsPort,
   apiOf,
   checkSettings,
   directoriesOf,
   hostNames,
+  metricsPort,
   namesOf,
   peerPort,
   pointCliAt,
@@ -34,9 +36,10 @@ import { askSupervisor, logOf, type ChildPlan } from './supervise.ts';
 
 const hostMemoryMiB = 4096;
 const supervisorStartMs = 15_000;
-const programsReadyMs = 30_000;
+const programsReadyMs = 90_000;
 const hostsUpMs = 20_000;
 const lockWaitMs = 60_000;
+const maxServers = 5;
 export const defaults = { hosts: 3, linkSpeed: '1gbit' } as const;
 /** Names of the guest's kernel and initrd in the lab's pool. */
 export const guestKernel = 'lab-vmlinuz';
@@ -48,6 +51,10 @@ export interface UpOptions {
   readonly hosts?: number | undefined;
   readonly linkSpeed?: string | undefined;
   readonly port?: number | undefined;
+  /** False: hosts have no BMC. */
+  readonly bmc?: boolean | undefined;
+  /** More than one: on an etcd of three members. */
+  readonly servers?: number | undefined;
   readonly say: (line: string) => void;
   readonly signal?: AbortSignal | undefined;
 }
@@ -78,6 +85,7 @@ export async function up(options: UpOptions): Promise<Lab> {
   };
   checkSettings(settings);
   checkPort(options.port);
+  checkServers(options.servers);
   if (before) checkSame(before, options);
   requireRoot();
   await requireArtifacts();
@@ -92,24 +100,43 @@ export async function up(options: UpOptions): Promise<Lab> {
       ...settings,
       octet,
       apiPort: before?.apiPort ?? options.port ?? (await freePort()),
+      servers: before?.servers ?? options.servers ?? 1,
       startedAt: before?.startedAt ?? Date.now(),
+      bmc: options.bmc ?? before?.bmc ?? true,
     };
     makeDirectories(state);
+    preparePower(state);
     writeState(state);
-    writeJson(directoriesOf(state.name).supervisorPlan, { children: childPlans(state) });
+    const bmcs = state.bmc ? bmcPlans(state) : undefined;
+    if (bmcs && !bmcs.ok) say(`hosts have no BMC: ${bmcs.reason}; npm run setup fetches it`);
+    const children = [...(await childPlans(state)), ...(bmcs?.ok ? bmcs.plans : [])];
+    writeJson(directoriesOf(state.name).supervisorPlan, { children });
     await ensureSupervisor(state.name);
     await askSupervisor(
       directoriesOf(state.name).supervisorSocket,
       { do: 'ready', timeoutMs: programsReadyMs },
       programsReadyMs + 5000,
     );
-    say(`server and ${state.hosts} agents run (${lapse()})`);
+    say(
+      `${state.servers === 1 ? 'server' : `${state.servers} servers`}, ${state.hosts} agents and their guards run (${lapse()})`,
+    );
     const lab = openLab(state.name);
     await hostsUp(lab, signal);
+    if (bmcs?.ok) await tellOfBmcs(lab);
     pointCliAt(state);
     say(`lab '${state.name}' is up: ${apiOf(state)}`);
     return lab;
   });
+}
+
+/** Hosts without a power controller get that of the lab. */
+async function tellOfBmcs({ state, client }: Lab): Promise<void> {
+  const without = (await client.listHosts()).filter(({ power }) => power === null);
+  await Promise.all(
+    without.map(({ name }) =>
+      client.setHostPower({ params: { host: name }, body: { controller: bmcSpec(state, name) } }),
+    ),
+  );
 }
 
 /** Waits until every host of the lab has reported to the server. */
@@ -197,12 +224,23 @@ function checkSame(state: LabState, asked: UpOptions): void {
       ? `${state.hosts} hosts`
       : asked.port !== undefined && asked.port !== state.apiPort
         ? `port ${state.apiPort}`
-        : undefined;
+        : asked.servers !== undefined && asked.servers !== state.servers
+          ? `${state.servers} servers`
+          : undefined;
   if (differs === undefined) return;
   throw new UserError(
     'already-exists',
     `The lab '${state.name}' is up already, with ${differs}.`,
     `Take it down first (drover lab down --name ${state.name}), or start another with --name.`,
+  );
+}
+
+function checkServers(servers: number | undefined): void {
+  if (servers === undefined || (Number.isInteger(servers) && servers >= 1 && servers <= maxServers)) return;
+  throw new UserError(
+    'invalid-input',
+    `A lab cannot have ${servers} servers.`,
+    `Use 1 to ${maxServers}, for example 3.`,
   );
 }
 
@@ -225,28 +263,10 @@ function makeDirectories(state: LabState): void {
   copyFileSync(initrd, join(directories.pool, guestInitrd));
 }
 
-function childPlans(state: LabState): ChildPlan[] {
+async function childPlans(state: LabState): Promise<ChildPlan[]> {
   const directories = directoriesOf(state.name);
   const addresses = addressesOf(state.octet);
   const node = [process.execPath, '--disable-warning=ExperimentalWarning', join(repository, 'src/main.ts')];
-  const server: ChildPlan = {
-    name: 'server',
-    // On a fleet it has a machine of its own; here it shall not take the cores of a guest that has just arrived.
-    command: 'nice',
-    args: [
-      '-n',
-      '10',
-      ...node,
-      'server',
-      ...flags({
-        listen: `127.0.0.1:${state.apiPort}`,
-        agents: `${addresses.server}:${agentsPort}`,
-        state: directories.server,
-      }),
-    ],
-    readyLine: 'drover server ready',
-    log: logOf(directories.logs, 'server'),
-  };
   const agents = hostNames(state.hosts).map((host): ChildPlan => ({
     name: host,
     command: 'ip',
@@ -256,23 +276,53 @@ function childPlans(state: LabState): ChildPlan[] {
       namesOf(state.name).host(host),
       ...node,
       'agent',
+      ...doorsOf(state).flatMap((door) => ['--server', door]),
       ...flags({
         name: host,
-        server: `${addresses.server}:${agentsPort}`,
         'fleet-key': directories.fleetKey,
         peer: `${addresses.control(host)}:${peerPort}`,
         'migration-address': addresses.migration(host),
         network: 'default=br0',
         pool: `default=${directories.pool}`,
         memory: String(hostMemoryMiB),
+        'metrics-listen': `${addresses.control(host)}:${metricsPort}`,
+        'boot-id-file': powerFilesOf(state.name).bootId(host),
+        // Not the machine's own: that is not the lab's to suspend.
+        'power-state': join(powerFilesOf(state.name).directory, 'no-suspend'),
         // Last: by it the supervisor knows its children again.
         state: directories.host(host),
       }),
     ],
     readyLine: 'drover agent ready',
     log: logOf(directories.logs, host),
+    host,
   }));
-  return [server, ...agents];
+  const guards = hostNames(state.hosts).map((host): ChildPlan => ({
+    name: guardOf(host),
+    command: 'ip',
+    args: [
+      'netns',
+      'exec',
+      namesOf(state.name).host(host),
+      ...node,
+      'guard',
+      ...flags({
+        name: host,
+        pool: `default=${directories.pool}`,
+        'boot-id-file': powerFilesOf(state.name).bootId(host),
+        state: directories.host(host),
+      }),
+    ],
+    readyLine: 'drover guard ready',
+    log: logOf(directories.logs, guardOf(host)),
+    host,
+  }));
+  return [...(await serverPlans(state, node)), ...agents, ...guards];
+}
+
+/** What the supervisor calls the guard of a host. */
+export function guardOf(host: string): string {
+  return `${host}-guard`;
 }
 
 function flags(values: Readonly<Record<string, string>>): string[] {
@@ -304,7 +354,8 @@ async function ensureSupervisor(name: string): Promise<void> {
   failed.catch(() => {}); // it may also end long after it was waited for
   const deadline = performance.now() + supervisorStartMs;
   for (;;) {
-    if (await Promise.race([askSupervisor(directories.supervisorSocket, { do: 'status' }), failed])) break;
+    // Not only asked how it is: hosts that were off when the one before it ended are switched on.
+    if (await Promise.race([askSupervisor(directories.supervisorSocket, { do: 'ensure' }), failed])) break;
     if (performance.now() > deadline) throw new Error(`the lab's supervisor does not answer; its log: ${logFile}`);
     await systemClock.sleep(20);
   }

@@ -9,11 +9,14 @@
  *   cold       reserved -> powering-off -> copying -> powering-on -> completed
  *   trouble    pre-paging -> recovering -> pre-paging;  -> cancelled;  -> failed { on-source | on-target | lost }
  */
-import type { PhaseName } from '../model/migration.ts';
+import type { Migration, PhaseName } from '../model/migration.ts';
 
 export type GuestOn = 'source' | 'target' | 'paused-on-source' | 'paused-on-target' | 'off' | 'see-failure';
 
-/** What becomes of the guest when one side's QEMU, or its whole host, is gone in this phase. */
+/**
+ * What becomes of the guest when the whole host of one side is lost in this phase. `fence-then-decide`: the other side knows
+ * whether it was handed over. (Where only QEMU is gone the host's agent says so, and what is still in flight counts.)
+ */
 export type AfterLoss = 'unharmed' | 'restart-from-disk' | 'fence-then-decide' | 'does-not-apply';
 
 export interface PhaseRow {
@@ -114,7 +117,7 @@ export const phases = {
     next: ['copying', ...ends],
     cancellable: false,
     ifSourceLost: 'restart-from-disk',
-    ifTargetLost: 'unharmed',
+    ifTargetLost: 'restart-from-disk',
     says: 'guest shuts down',
   },
   copying: {
@@ -147,6 +150,18 @@ function end(guestOn: GuestOn, says: string) {
     ifTargetLost: 'does-not-apply',
     says,
   } as const;
+}
+
+/** For people: what is going on in this very move. A fenced host changes what is waited for. */
+export function saysOf({ phase, evidence }: Pick<Migration, 'phase' | 'evidence'>): string {
+  const { says } = phases[phase];
+  if (isEnd(phase)) return says;
+  if (evidence.targetFenced)
+    return `${says}; the target's host is lost: the source is asked whether the guest is there`;
+  if (!evidence.sourceFenced) return says;
+  return evidence.handedOver
+    ? `${says}; the source's host is lost: the target is told to go on`
+    : `${says}; the source's host is lost: the target is asked what it has`;
 }
 
 export function mayFollow(from: PhaseName, to: PhaseName): boolean {

@@ -5,6 +5,10 @@
  * word counts), and the phase follows from all evidence together. What is still to be done is not remembered but
  * worked out by `outstanding`: a control plane that was killed re-reads the record and knows what to order.
  *
+ * A host that is proven to run nothing any more (fenced) is asked nothing more about this move, and what it still says does not
+ * count: the other side decides. Source fenced: the target says whether its copy runs, or closes it. Target fenced: the source
+ * says whether the guest is still there. Both fenced: lost.
+ *
  * Not here: when to switch, throttle or give up while memory is sent (steer.ts); who may say what (control/, agent/).
  */
 import type { Failure } from '../model/failure.ts';
@@ -25,6 +29,8 @@ import { endedInPostCopy, pathOf } from './techniques.ts';
 export type MigrationFact = { readonly migration: MigrationId; readonly at: number } & (
   | { readonly kind: 'listening'; readonly endpoint: Endpoint }
   | { readonly kind: 'sending' }
+  /** A held move has warmed up and waits. */
+  | { readonly kind: 'armed' }
   | { readonly kind: 'round'; readonly round: Round }
   | { readonly kind: 'switching'; readonly round: number; readonly because: string }
   | { readonly kind: 'stopped'; readonly for: 'stop-and-copy' | 'post-copy' }
@@ -50,21 +56,33 @@ export type MigrationFact = { readonly migration: MigrationId; readonly at: numb
   | { readonly kind: 'target-lost'; readonly failure: Failure }
   /** The control plane waited long enough for a host that says nothing. */
   | { readonly kind: 'gave-up'; readonly failure: Failure }
+  /** The whole host is proven to run no guests; said by the control plane, in the commit that fences it. */
+  | { readonly kind: 'source-fenced'; readonly failure: Failure }
+  | { readonly kind: 'target-fenced'; readonly failure: Failure }
 );
 
 export type MigrationOrder =
   | { readonly side: 'target'; readonly kind: 'receive' }
   | { readonly side: 'source'; readonly kind: 'send'; readonly endpoint: Endpoint }
   | { readonly side: 'source'; readonly kind: 'cancel' }
+  /** A held move completes now. */
+  | { readonly side: 'source'; readonly kind: 'switch' }
   | { readonly side: 'target'; readonly kind: 'go' }
   | { readonly side: 'source'; readonly kind: 'roll-back' }
   | { readonly side: 'source'; readonly kind: 'release' }
-  | { readonly side: 'target'; readonly kind: 'close' }
+  | { readonly side: 'target'; readonly kind: 'close'; readonly ends: MayEnd }
   | { readonly side: 'source'; readonly kind: 'power-off' }
   | { readonly side: 'target'; readonly kind: 'power-on' };
 
+/**
+ * Which copy may be ended by `close`: one that never ran; also one that runs but lacks pages that nobody has any more; or
+ * whatever is left, because the guest is lost.
+ */
+export type MayEnd = 'unrun' | 'incomplete' | 'any';
+
 /** What is known after the fact. The same fact twice changes nothing. */
 export function step(migration: Migration, fact: MigrationFact): Migration {
+  if (isOutdated(migration, fact)) return migration;
   const noted = note(migration, fact);
   return isEnd(migration.phase) ? noted : conclude(noted, fact);
 }
@@ -78,6 +96,13 @@ export function requestCancel(migration: Migration, at: number): Migration | und
   return migration.evidence.listening ? asked : end(asked, 'cancelled', at);
 }
 
+/** Lets a held move complete. @returns undefined when it is not held, or has ended */
+export function requestSwitch(migration: Migration, at: number): Migration | undefined {
+  const { hold } = migration;
+  if (hold === undefined || isEnd(migration.phase) || migration.cancelRequestedAt !== null) return undefined;
+  return hold.switchRequestedAt === null ? { ...migration, hold: { ...hold, switchRequestedAt: at } } : migration;
+}
+
 /** Everything that should be done now and is not proven done. Sending an order twice is harmless. */
 export function outstanding(migration: Migration): MigrationOrder[] {
   const { evidence } = migration;
@@ -85,13 +110,16 @@ export function outstanding(migration: Migration): MigrationOrder[] {
   if (isEnd(migration.phase)) {
     const onTarget =
       migration.phase === 'completed' || (migration.phase === 'failed' && migration.guest === 'on-target');
-    if (!onTarget && !evidence.targetClosed && migration.technique !== 'cold')
-      orders.push({ side: 'target', kind: 'close' });
+    const targetIsGone = evidence.targetClosed ?? evidence.targetFenced;
+    const lost = migration.phase === 'failed' && migration.guest === 'lost';
+    if (!onTarget && !targetIsGone && migration.technique !== 'cold')
+      orders.push({ side: 'target', kind: 'close', ends: lost ? 'any' : 'unrun' });
     const sourceIsDead = migration.phase === 'failed' && migration.guest !== 'on-source';
-    if (sourceIsDead && !evidence.released && migration.technique !== 'cold')
+    if (sourceIsDead && !sourceIsReleased(evidence) && migration.technique !== 'cold')
       orders.push({ side: 'source', kind: 'release' });
     return orders;
   }
+  if (evidence.sourceFenced || evidence.targetFenced) return afterFencing(migration);
   if (migration.technique === 'cold') {
     if (!evidence.poweredOff) orders.push({ side: 'source', kind: 'power-off' });
     else if (!evidence.resumed) orders.push({ side: 'target', kind: 'power-on' });
@@ -102,9 +130,22 @@ export function outstanding(migration: Migration): MigrationOrder[] {
   const stop = migration.cancelRequestedAt !== null || migration.giveUp !== null;
   if (stop && !evidence.stopped) orders.push({ side: 'source', kind: 'cancel' });
   else if (!evidence.sending) orders.push({ side: 'source', kind: 'send', endpoint: evidence.listening.endpoint });
+  else if (migration.hold && migration.hold.switchRequestedAt !== null && !evidence.stopped)
+    orders.push({ side: 'source', kind: 'switch' });
   if (evidence.handedOver && !evidence.resumed) orders.push({ side: 'target', kind: 'go' });
   if (mayRelease(migration)) orders.push({ side: 'source', kind: 'release' });
   return orders;
+}
+
+/** One side is fenced and the move is open: the other is asked for the one thing that decides, and nothing else. */
+function afterFencing(migration: Migration): MigrationOrder[] {
+  const { evidence, technique } = migration;
+  if (technique === 'cold') {
+    return [evidence.poweredOff ? { side: 'target', kind: 'power-on' } : { side: 'source', kind: 'power-off' }];
+  }
+  if (evidence.targetFenced) return [{ side: 'source', kind: 'cancel' }];
+  if (evidence.handedOver && !evidence.resumed) return [{ side: 'target', kind: 'go' }];
+  return [{ side: 'target', kind: 'close', ends: hasSwitched(migration) ? 'incomplete' : 'unrun' }];
 }
 
 /** Which side owns the VM by what is proven: the commit that records this changes the owner. */
@@ -129,6 +170,8 @@ function note(migration: Migration, fact: MigrationFact): Migration {
       return first({ listening: { at, endpoint: fact.endpoint } });
     case 'sending':
       return first({ sending: { at } });
+    case 'armed':
+      return first({ sending: { at }, armed: { at } });
     case 'stopped':
       return first({ stopped: { at, for: fact.for } });
     case 'state-transferred':
@@ -151,8 +194,14 @@ function note(migration: Migration, fact: MigrationFact): Migration {
     case 'link-lost':
       return first({ linkLost: { at } });
     case 'link-restored': {
-      const { linkLost: _, ...rest } = evidence;
-      return { ...migration, evidence: rest };
+      const { linkLost, ...rest } = evidence;
+      if (!linkLost) return migration;
+      const { recoveries, recoveringMs } = migration.measures;
+      const measured = {
+        recoveries: (recoveries ?? 0) + 1,
+        recoveringMs: (recoveringMs ?? 0) + Math.max(0, at - linkLost.at),
+      };
+      return { ...migration, evidence: rest, measures: { ...migration.measures, ...measured } };
     }
     case 'round':
       if (migration.rounds.some((round) => round.round === fact.round.round)) return migration;
@@ -166,11 +215,58 @@ function note(migration: Migration, fact: MigrationFact): Migration {
       return { ...migration, measures: { ...migration.measures, ...fact.measures } };
     case 'gave-up':
       return { ...migration, giveUp: migration.giveUp ?? fact.failure };
+    case 'source-fenced':
+    case 'target-fenced': {
+      const proof = fact.kind === 'source-fenced' ? { sourceFenced: { at } } : { targetFenced: { at } };
+      const noted = first(proof);
+      // Whatever was wrong before: this decides now, and it is the reason to be told.
+      return isEnd(migration.phase) ? noted : { ...noted, giveUp: fact.failure };
+    }
     case 'source-running':
     case 'source-lost':
     case 'target-lost':
       return migration;
   }
+}
+
+/** Who alone can say it. What a side said before it was fenced and is heard only now decides nothing any more. */
+const saidBy: { readonly [K in MigrationFact['kind']]?: 'source' | 'target' } = {
+  sending: 'source',
+  armed: 'source',
+  round: 'source',
+  switching: 'source',
+  stopped: 'source',
+  'handed-over': 'source',
+  'powered-off': 'source',
+  released: 'source',
+  'source-running': 'source',
+  'source-lost': 'source',
+  listening: 'target',
+  resumed: 'target',
+  'all-pages-arrived': 'target',
+  closed: 'target',
+  'target-failed': 'target',
+  'target-lost': 'target',
+};
+
+function isOutdated({ evidence }: Migration, fact: MigrationFact): boolean {
+  const side = saidBy[fact.kind];
+  return (side === 'source' && !!evidence.sourceFenced) || (side === 'target' && !!evidence.targetFenced);
+}
+
+/** Did the source pass, as far as is known, the point from which it never runs the guest again in a post-copy? */
+function hasSwitched(migration: Migration): boolean {
+  return migration.switchedToPostCopy !== null || endedInPostCopy(migration);
+}
+
+/** The guest runs on the target and needs nothing of the source any more. */
+function isWholeOnTarget({ resumed, allPagesArrived }: Evidence): boolean {
+  return resumed !== undefined && (!resumed.withFaults || allPagesArrived !== undefined);
+}
+
+/** Nothing of the guest runs on the source, or ever will. */
+function sourceIsReleased({ released, sourceFenced }: Evidence): boolean {
+  return released !== undefined || sourceFenced !== undefined;
 }
 
 /** Whoever asked for the end gets it: the target's QEMU fails as an echo of the cancel, and that is no news. */
@@ -192,6 +288,11 @@ function whyItStays(migration: Migration, failure: Failure | null): Failure {
 function conclude(migration: Migration, fact: MigrationFact): Migration {
   const { evidence } = migration;
   const fail = (guest: GuestAfterFailure, failure: Failure) => endFailed(migration, fact.at, guest, failure);
+  const known = migration.giveUp;
+  if (known && (evidence.sourceFenced || evidence.targetFenced)) {
+    const guest = guestAfterFencing(migration);
+    if (guest !== undefined) return fail(guest, known);
+  }
   switch (fact.kind) {
     case 'source-running':
       // Said by the side that would know: after the target ran, no source may claim this.
@@ -210,17 +311,37 @@ function conclude(migration: Migration, fact: MigrationFact): Migration {
         ? migration
         : fail('on-source', fact.failure);
     case 'source-lost':
-      if (evidence.handedOver) return advance(migration, fact.at);
-      if (evidence.resumed && (!evidence.resumed.withFaults || evidence.allPagesArrived))
-        return advance(migration, fact.at);
+      // The copy over there has it all, unless it is gone as well and never ran.
+      if (evidence.handedOver && !evidence.targetClosed) return advance(migration, fact.at);
+      if (isWholeOnTarget(evidence)) return advance(migration, fact.at);
       return fail('lost', fact.failure);
     case 'target-lost':
-      if (evidence.resumed && (!evidence.resumed.withFaults || evidence.allPagesArrived))
-        return advance(migration, fact.at);
+      if (isWholeOnTarget(evidence)) return advance(migration, fact.at);
       return fail('lost', fact.failure);
     default:
+      // Heard only now: QEMU cannot go back behind its switch, and the copy it switched to never ran.
+      if (known && evidence.targetClosed && evidence.stopped?.for === 'post-copy' && !evidence.resumed)
+        return fail('lost', known);
       return advance(migration, fact.at);
   }
+}
+
+/** Where the guest is, once a fencing and what else is known decide it; undefined: it goes on, or the other side must say. */
+function guestAfterFencing(migration: Migration): GuestAfterFailure | undefined {
+  const { evidence, technique } = migration;
+  const { sourceFenced, targetFenced, handedOver, listening, resumed, poweredOff, targetClosed } = evidence;
+  if (technique === 'cold') {
+    if (resumed) return undefined;
+    return (poweredOff ? targetFenced : sourceFenced) ? 'lost' : undefined;
+  }
+  if (!targetFenced) {
+    if (isWholeOnTarget(evidence)) return undefined;
+    // Without an endpoint nobody was told to send: there is nothing on the target to ask for.
+    return targetClosed || !listening ? 'lost' : undefined;
+  }
+  // What may have run there has written to the disks: the source's memory is of the past.
+  if (sourceFenced || handedOver || resumed || hasSwitched(migration)) return 'lost';
+  return listening ? undefined : 'on-source';
 }
 
 /** Moves to the phase that all evidence proves, entering each one on the way. */
@@ -230,11 +351,12 @@ function advance(migration: Migration, at: number): Migration {
     const begun = (migration.rounds.at(-1)?.round ?? 0) + 1;
     const known = migration.history.findLast((entry) => entry.phase === 'warming-up')?.round ?? 1;
     if (to !== 'warming-up' || begun <= known) return migration;
-    return { ...migration, history: [...migration.history, { phase: 'warming-up', at, round: begun }] };
+    const entry: PhaseEntry = { phase: 'warming-up', at: notBefore(migration, at), round: begun };
+    return { ...migration, history: [...migration.history, entry] };
   }
   const way = wayBetween(migration.phase, to, pathOf[migration.technique]);
   if (way === undefined) return migration; // older news: what it proves was passed already
-  let latest = migration.history.at(-1)?.at ?? 0; // two hosts, two clocks: the history never runs backwards
+  let latest = notBefore(migration, 0);
   const entries = way.map((phase): PhaseEntry => {
     const when = Math.max(enteredAt(phase, migration.evidence) ?? at, latest);
     latest = when;
@@ -256,15 +378,15 @@ function provenPhase(migration: Migration): PhaseName {
     if (evidence.poweredOff) return 'powering-on';
     return evidence.sending ? 'powering-off' : 'reserved';
   }
-  if (evidence.resumed && evidence.released && (!evidence.resumed.withFaults || evidence.allPagesArrived))
-    return 'completed';
+  if (isWholeOnTarget(evidence) && sourceIsReleased(evidence)) return 'completed';
   if (endedInPostCopy(migration)) {
     if (evidence.linkLost && evidence.resumed && !evidence.allPagesArrived) return 'recovering';
     if (evidence.resumed) return evidence.prePaging ? 'pre-paging' : 'resumed-with-faults';
     return evidence.stateTransferred ? 'state-transferred' : 'suspended';
   }
   if (evidence.resumed) return 'resumed';
-  if (evidence.stopped) return 'stop-and-copy';
+  if (evidence.stopped || evidence.handedOver) return 'stop-and-copy';
+  if (evidence.armed) return 'armed';
   return evidence.sending ? 'warming-up' : 'reserved';
 }
 
@@ -273,9 +395,11 @@ function enteredAt(phase: PhaseName, evidence: Evidence): number | undefined {
     case 'warming-up':
     case 'powering-off':
       return evidence.sending?.at;
+    case 'armed':
+      return evidence.armed?.at;
     case 'stop-and-copy':
     case 'suspended':
-      return evidence.stopped?.at;
+      return (evidence.stopped ?? evidence.handedOver)?.at;
     case 'state-transferred':
       return evidence.stateTransferred?.at;
     case 'resumed':
@@ -308,11 +432,18 @@ function withTotals(migration: Migration, endedAt: number): Migration {
   return { ...migration, measures: { ...migration.measures, ...measured } };
 }
 
-function end(migration: Migration, phase: 'cancelled', at: number): Migration {
+/** Two hosts, two clocks, and both may be set: the history never runs backwards. */
+function notBefore({ history }: Migration, at: number): number {
+  return Math.max(at, history.at(-1)?.at ?? 0);
+}
+
+function end(migration: Migration, phase: 'cancelled', saidAt: number): Migration {
+  const at = notBefore(migration, saidAt);
   return { ...ended(migration, phase, at), phase, endedAt: at };
 }
 
-function endFailed(migration: Migration, at: number, guest: GuestAfterFailure, failure: Failure): Migration {
+function endFailed(migration: Migration, saidAt: number, guest: GuestAfterFailure, failure: Failure): Migration {
+  const at = notBefore(migration, saidAt);
   return { ...ended(migration, 'failed', at), phase: 'failed', endedAt: at, guest, failure };
 }
 

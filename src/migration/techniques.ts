@@ -39,7 +39,7 @@ export const pathOf = {
 } as const satisfies Record<Technique, readonly PhaseName[]>;
 
 /** May this move end in post-copy, by its technique and policy? Then both sides arm QEMU's postcopy-ram. */
-export function mayUsePostCopy(technique: Technique, policy: Policy, target: HostInventory): boolean {
+export function mayUsePostCopy(technique: Technique, policy: Policy, target: Pick<HostInventory, 'postCopy'>): boolean {
   if (!target.postCopy.ok || policy.parallelStreams > 0) return false;
   switch (technique) {
     case 'post-copy':

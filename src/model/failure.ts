@@ -11,11 +11,19 @@ export class UserError extends Error {
   override readonly name = 'UserError';
   readonly code: UserErrorCode;
   readonly hint: string;
+  /** When it may be tried again, where that is known. */
+  readonly retryAfterMs: number | undefined;
 
-  constructor(code: UserErrorCode, message: string, hint: string, options?: { cause?: unknown }) {
+  constructor(
+    code: UserErrorCode,
+    message: string,
+    hint: string,
+    options: { readonly cause?: unknown; readonly retryAfterMs?: number } = {},
+  ) {
     super(message, options);
     this.code = code;
     this.hint = hint;
+    this.retryAfterMs = options.retryAfterMs;
   }
 }
 
@@ -23,6 +31,9 @@ export class UserError extends Error {
 export const userErrorCodes = {
   'invalid-input': 'usage',
   'unknown-field': 'usage',
+  'too-large': 'usage',
+  'unsupported-media-type': 'usage',
+  'method-not-allowed': 'usage',
   'not-found': 'not-found',
   'already-exists': 'conflict',
   busy: 'conflict',
@@ -33,16 +44,30 @@ export const userErrorCodes = {
   cordoned: 'refused',
   unreachable: 'refused',
   incompatible: 'refused',
+  'against-rules': 'refused',
   'post-copy-unavailable': 'refused',
   'policy-conflict': 'refused',
   'live-unsafe': 'refused',
+  'key-reused': 'conflict',
+  'version-mismatch': 'conflict',
   unauthorized: 'unauthorized',
+  'login-failed': 'unauthorized',
+  forbidden: 'forbidden',
+  'too-many-requests': 'unavailable',
+  internal: 'unavailable',
   unavailable: 'unavailable',
   'timed-out': 'unavailable',
 } as const satisfies Record<string, UserErrorClass>;
 
 export type UserErrorCode = keyof typeof userErrorCodes;
-export type UserErrorClass = 'usage' | 'not-found' | 'conflict' | 'refused' | 'unauthorized' | 'unavailable';
+export type UserErrorClass =
+  | 'usage'
+  | 'not-found'
+  | 'conflict'
+  | 'refused'
+  | 'unauthorized'
+  | 'forbidden'
+  | 'unavailable';
 
 /** How a migration ended badly. Every code is explained in docs/reference/failures.md. */
 export const failureCodes = [
@@ -59,6 +84,9 @@ export const failureCodes = [
   'guest-start-failed',
   'guest-powered-off',
   'order-refused',
+  'end-unknown',
+  'source-host-lost',
+  'target-host-lost',
 ] as const;
 
 export type FailureCode = (typeof failureCodes)[number];

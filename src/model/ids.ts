@@ -9,6 +9,11 @@ type Branded<Name extends string> = string & { readonly [brand]: Name };
 export type HostId = Branded<'host'>;
 export type VmId = Branded<'vm'>;
 export type MigrationId = Branded<'migration'>;
+export type RecoveryId = Branded<'recovery'>;
+export type DrainId = Branded<'drain'>;
+export type TaskId = Branded<'task'>;
+export type PlanId = Branded<'plan'>;
+export type DecisionId = Branded<'decision'>;
 
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'; // Crockford's base32, in sorting order
 
@@ -29,11 +34,33 @@ function base32(bytes: Uint8Array): string {
   return out;
 }
 
-const prefixes = { host: 'host', vm: 'vm', migration: 'mig' } as const;
+const prefixes = {
+  host: 'host',
+  vm: 'vm',
+  migration: 'mig',
+  recovery: 'rec',
+  drain: 'drn',
+  task: 'task',
+  plan: 'plan',
+  decision: 'dec',
+  token: 'tok',
+  audit: 'aud',
+  webhook: 'hook',
+  delivery: 'dlv',
+} as const;
 interface IdOf {
   host: HostId;
   vm: VmId;
   migration: MigrationId;
+  recovery: RecoveryId;
+  drain: DrainId;
+  task: TaskId;
+  plan: PlanId;
+  decision: DecisionId;
+  token: string;
+  audit: string;
+  webhook: string;
+  delivery: string;
 }
 
 /**

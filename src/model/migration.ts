@@ -1,5 +1,6 @@
 /** One move of one VM, from reservation to end: its policy, its phases' data, its measures. The thinking is in migration/. */
 import type { Failure } from './failure.ts';
+import type { KeptForecast } from './forecast.ts';
 import type { Endpoint } from './host.ts';
 import type { HostId, MigrationId, VmId } from './ids.ts';
 import type { RunningSpec } from './vm.ts';
@@ -79,6 +80,9 @@ export interface Measures {
   /** Highest vCPU throttle applied by auto-converge, percent. */
   readonly throttlePercent: number | null;
   readonly firstPageMs: number | null;
+  /** How often the link broke in post-copy and was joined again, and the time without it, all together. */
+  readonly recoveries: number | null;
+  readonly recoveringMs: number | null;
 }
 
 /** Before anything was measured. */
@@ -93,12 +97,16 @@ export const noMeasures: Measures = {
   degradedMs: null,
   throttlePercent: null,
   firstPageMs: null,
+  recoveries: null,
+  recoveringMs: null,
 };
 
 /** What happened when; each is written once, by the first fact that proves it. Times are ms since the epoch. */
 export interface Evidence {
   readonly listening?: { readonly at: number; readonly endpoint: Endpoint };
   readonly sending?: { readonly at: number };
+  /** Held: what is left would take no longer than a switch may. */
+  readonly armed?: { readonly at: number };
   /** Guest paused on the source. */
   readonly stopped?: { readonly at: number; readonly for: 'stop-and-copy' | 'post-copy' };
   readonly stateTransferred?: { readonly at: number };
@@ -113,6 +121,9 @@ export interface Evidence {
   readonly linkLost?: { readonly at: number };
   /** The target's copy is gone; it never ran, or its guest was already lost. */
   readonly targetClosed?: { readonly at: number };
+  /** The whole host is proven to run no guests since then. */
+  readonly sourceFenced?: { readonly at: number };
+  readonly targetFenced?: { readonly at: number };
 }
 
 export interface PhaseEntry {
@@ -131,6 +142,14 @@ export interface Reason {
 export interface SwitchReason {
   readonly round: number;
   readonly because: string;
+}
+
+/** A move that is held ready instead of being completed: its guest runs on at the source until somebody says `switch`. */
+export interface Hold {
+  /** Then it is cancelled. */
+  readonly until: number;
+  /** When it was told to complete; null: it is held. */
+  readonly switchRequestedAt: number | null;
 }
 
 interface MigrationBase {
@@ -156,6 +175,10 @@ interface MigrationBase {
   readonly rounds: readonly Round[];
   readonly switchedToPostCopy: SwitchReason | null;
   readonly measures: Measures;
+  /** What it was expected to cost when it began. Absent: an older version began it. */
+  readonly forecast?: KeptForecast;
+  /** Absent: an ordinary move. */
+  readonly hold?: Hold;
   readonly history: readonly PhaseEntry[];
 }
 
@@ -185,4 +208,14 @@ export interface MigrationSample {
   readonly downtimeLimitMs: number;
   readonly faults: number;
   readonly throttlePercent: number;
+  /** While a broken post-copy is joined again. */
+  readonly recovering?: Recovering;
+}
+
+export interface Recovering {
+  /** Ms since the epoch. */
+  readonly since: number;
+  readonly attempts: number;
+  /** Why the last attempt did not succeed; null: none has ended yet. */
+  readonly lastError: string | null;
 }

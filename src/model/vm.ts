@@ -60,7 +60,7 @@ export interface Provision {
  * (`{pool:default}`, `{tap:0}`), so that source and target differ in nothing the guest can see.
  */
 export interface RunningSpec {
-  readonly argvVersion: 1;
+  readonly argvVersion: 1 | 2 | 3;
   readonly argv: readonly string[];
   readonly spec: VmSpec;
 }
@@ -72,13 +72,36 @@ export type VmState =
   | { readonly kind: 'starting' }
   | { readonly kind: 'running' }
   | { readonly kind: 'stopping'; readonly force: boolean; readonly timeoutMs: number }
+  /**
+   * It should run and does not: its host was lost or its guest ended badly. Started again where there is room, by priority,
+   * and not before `notBefore`. No host holds anything of it.
+   */
+  | { readonly kind: 'waiting'; readonly since: number; readonly notBefore: number; readonly because: string }
   /** Its guest ended by itself or could not start. `start` tries again. */
   | { readonly kind: 'crashed'; readonly message: string }
   /** Its record goes as soon as the host has removed what it holds. */
   | { readonly kind: 'deleting'; readonly disks: 'keep' | 'delete' };
 
+/** What becomes of a VM whose host is proven dead: started on another, or left for a person. */
+export type Recovery = 'restart' | 'manual';
+
+/** Started again on its host when its guest died by itself (`on-failure`), also when it powered itself off (`always`). */
+export type RestartPolicy = 'never' | 'on-failure' | 'always';
+
+/** Where a VM may be in respect of hosts and of other VMs. Groups are names that VMs share. */
+export interface PlacingRules {
+  /** Groups of which no two VMs shall share a host. */
+  readonly apart: readonly string[];
+  /** Groups whose VMs shall share one host. */
+  readonly together: readonly string[];
+  /** Names of the hosts it may be on; null: all. */
+  readonly pinnedTo: readonly string[] | null;
+}
+
+export const noPlacingRules: PlacingRules = { apart: [], together: [], pinnedTo: null };
+
 export interface VmRecord {
-  readonly schema: 1;
+  readonly schema: 3;
   readonly id: VmId;
   readonly name: string;
   readonly spec: VmSpec;
@@ -98,7 +121,16 @@ export interface VmRecord {
   /** Null, or why it cannot move live (a host-local device). */
   readonly cannotMoveLive: string | null;
   readonly createdAt: number;
+  readonly recovery: Recovery;
+  readonly restart: RestartPolicy;
+  /** Larger goes first when many must be started or moved: 0 to 1000. */
+  readonly priority: number;
+  /** Restarts by policy since it last ran for a while: they come ever later. */
+  readonly restarts: { readonly count: number; readonly lastAt: number };
+  readonly placing: PlacingRules;
 }
+
+export const defaultPriority = 500;
 
 export type VmAction = 'start' | 'stop' | 'migrate' | 'delete' | 'console';
 
@@ -109,6 +141,7 @@ export const vmActions = {
   starting: ['stop', 'console'],
   running: ['stop', 'migrate', 'console'],
   stopping: ['stop', 'console'],
+  waiting: ['start', 'stop'],
   crashed: ['start', 'delete'],
   deleting: [],
 } as const satisfies Record<VmState['kind'], readonly VmAction[]>;

@@ -34,7 +34,7 @@ export function readFleetKey(path: string): FleetKey {
 export interface Channel {
   /** Queues one message. @returns false when the channel is closed or its peer does not read */
   send(message: unknown): boolean;
-  /** Called for each message in order; set once, right after the channel was handed over. */
+  /** Called for each message in order; to be set right after the channel was handed over. A later one takes its place. */
   onMessage(handler: (message: unknown) => void): void;
   readonly closed: Promise<string>;
   readonly isOpen: boolean;

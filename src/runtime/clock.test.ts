@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { describe, expect, test } from 'vitest';
 import { systemClock, TestClock } from './clock.ts';
 
@@ -66,4 +67,18 @@ test('a timer of more than 25 days does not fire at once', async () => {
   await systemClock.sleep(20);
   timer.cancel();
   expect(fired).toBe(false);
+});
+
+test('sleeps on one signal share a listener, which goes with the last of them', async () => {
+  const clock = new TestClock();
+  const { signal } = new AbortController();
+  const slept = [clock.sleep(10, signal), clock.sleep(20, signal)];
+  expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+  await clock.advance(20);
+  await Promise.all(slept);
+  expect(getEventListeners(signal, 'abort')).toHaveLength(0);
+  const over = new AbortController();
+  const both = [clock.sleep(10, over.signal), clock.sleep(20, over.signal)];
+  over.abort(new Error('over'));
+  expect(await Promise.allSettled(both)).toMatchObject([{ status: 'rejected' }, { status: 'rejected' }]);
 });

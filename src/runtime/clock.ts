@@ -5,6 +5,7 @@
  * Deadlines and leases are measured with `monotonic()`: the wall clock may be set back or forth at any moment and is only
  * for showing and recording.
  */
+import { uptime } from 'node:os';
 
 export interface Timer {
   /** Stops the timer. Does nothing when it has fired already. */
@@ -25,7 +26,8 @@ export interface Clock {
 /** The longest delay Node's timers take; a longer one would fire at once. */
 const longestDelayMs = 2 ** 31 - 1;
 
-function sleepOn(clock: Pick<Clock, 'setTimeout'>, ms: number, signal: AbortSignal | undefined): Promise<void> {
+/** `sleep` out of `setTimeout`: what every clock's is made of. */
+export function sleepOn(clock: Pick<Clock, 'setTimeout'>, ms: number, signal: AbortSignal | undefined): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   if (signal === undefined) {
     clock.setTimeout(resolve, ms);
@@ -35,16 +37,47 @@ function sleepOn(clock: Pick<Clock, 'setTimeout'>, ms: number, signal: AbortSign
     reject(signal.reason);
     return promise;
   }
+  const sleepers = sleepersOn(signal);
   const onAbort = (): void => {
     timer.cancel();
     reject(signal.reason);
   };
   const timer = clock.setTimeout(() => {
-    signal.removeEventListener('abort', onAbort);
+    sleepers.leave(onAbort);
     resolve();
   }, ms);
-  signal.addEventListener('abort', onAbort, { once: true });
+  sleepers.waiting.add(onAbort);
   return promise;
+}
+
+interface Sleepers {
+  readonly waiting: Set<() => void>;
+  leave(sleeper: () => void): void;
+}
+
+const sleepersBySignal = new WeakMap<AbortSignal, Sleepers>();
+
+/**
+ * One listener a signal, not one a sleep: loops that sleep many times a second share it. It goes with the last of them, because
+ * Node keeps a signal that was put together from others for as long as somebody listens.
+ */
+function sleepersOn(signal: AbortSignal): Sleepers {
+  const known = sleepersBySignal.get(signal);
+  if (known) return known;
+  const waiting = new Set<() => void>();
+  const wakeAll = (): void => waiting.forEach((wake) => wake());
+  const sleepers: Sleepers = {
+    waiting,
+    leave(sleeper) {
+      waiting.delete(sleeper);
+      if (waiting.size > 0) return;
+      signal.removeEventListener('abort', wakeAll);
+      sleepersBySignal.delete(signal);
+    },
+  };
+  sleepersBySignal.set(signal, sleepers);
+  signal.addEventListener('abort', wakeAll, { once: true });
+  return sleepers;
 }
 
 export const systemClock: Clock = {
@@ -62,6 +95,15 @@ export const systemClock: Clock = {
     arm(ms);
     return { cancel: () => clearTimeout(handle) };
   },
+};
+
+/**
+ * `monotonic()` counts from the machine's boot, with the time in which it was suspended, and is the same in all of its
+ * processes (CLOCK_BOOTTIME, to 10 ms): for leases, which others measure while this machine sleeps.
+ */
+export const bootClock: Clock = {
+  ...systemClock,
+  monotonic: () => uptime() * 1000,
 };
 
 /** More timers than this in one `advance` is a loop that re-arms itself without time passing. */

@@ -14,7 +14,7 @@ import { HistoryGone, OutcomeUnknown, StoreUnavailable } from './store.ts';
 import type { Entry, Guard, Lease, Revision, Store } from './store.ts';
 
 export const leaderKey = 'control/leader';
-const termKey = 'control/term';
+export const termKey = 'control/term';
 
 export interface Leadership {
   /** Rises with every leader. Orders to agents carry it. */
@@ -33,8 +33,17 @@ export interface LeadOptions {
    * backup, whose own count is behind. Asked at each campaign.
    */
   readonly termAbove?: () => number;
+  /** Where the leader's API is reached; stands in the leader's entry for the servers that do not lead. */
+  readonly api?: string;
   readonly clock?: Clock;
   readonly log?: Log;
+}
+
+/** Who leads, as the others see it. */
+export interface Leader {
+  readonly holder: string;
+  readonly term: number;
+  readonly api: string | null;
 }
 
 const pauseAfterTroubleMs = 250;
@@ -49,12 +58,14 @@ export async function lead(
   me: string,
   signal: AbortSignal,
   onTerm: (leadership: Leadership) => Promise<void>,
-  { ttlMs = 3_000, termAbove = () => 0, clock = systemClock, log = silentLog }: LeadOptions = {},
+  options: LeadOptions = {},
 ): Promise<void> {
+  const { ttlMs = 3_000, termAbove = () => 0, api, clock = systemClock, log = silentLog } = options;
+  const record = { holder: me, ...(api === undefined ? {} : { api }) };
   while (!signal.aborted) {
     let won: { lease: Lease; leadership: Leadership } | undefined;
     try {
-      won = await campaign(store, me, signal, ttlMs, termAbove);
+      won = await campaign(store, record, signal, ttlMs, termAbove);
     } catch (error) {
       if (signal.aborted) return;
       if (!isPassing(error)) throw error;
@@ -76,7 +87,7 @@ export async function lead(
 /** Waits until nobody leads and tries once. Undefined: somebody else was faster, or the signal came. */
 async function campaign(
   store: Store,
-  me: string,
+  record: Omit<Partial<Leader>, 'term'>,
   signal: AbortSignal,
   ttlMs: number,
   termAbove: () => number,
@@ -96,7 +107,7 @@ async function campaign(
       // Whoever led since the list was read has changed the term, so this one guard covers the leader's entry as well.
       [lastTerm === undefined ? { key: termKey, absent: true } : { key: termKey, changed: lastTerm.changed }],
       [
-        { key: leaderKey, put: { holder: me, term }, lease: lease.id },
+        { key: leaderKey, put: { ...record, term }, lease: lease.id },
         { key: termKey, put: { term } },
       ],
       { signal },
@@ -116,7 +127,8 @@ async function leaderGone(store: Store, since: Revision, signal: AbortSignal): P
   }
 }
 
-function termIn(entry: Entry | undefined): number {
+/** The newest term that a store gave out, from the entry under `termKey`; 0 before the first. */
+export function termIn(entry: Entry | undefined): number {
   if (entry === undefined) return 0;
   const { value } = entry;
   if (value !== null && typeof value === 'object' && 'term' in value && Number.isSafeInteger(value.term)) {
@@ -125,7 +137,8 @@ function termIn(entry: Entry | undefined): number {
   throw new Error(`${termKey} holds no term: ${JSON.stringify(value)}`);
 }
 
-function isPassing(error: unknown): boolean {
+/** The store had no clear answer; it may have one the next time. */
+export function isPassing(error: unknown): boolean {
   return error instanceof StoreUnavailable || error instanceof OutcomeUnknown || error instanceof HistoryGone;
 }
 
@@ -136,4 +149,36 @@ async function giveBack(lease: Lease, log: Log): Promise<void> {
   } catch (error) {
     log.warn({ error }, 'the lead could not be given back; it ends with its lease');
   }
+}
+
+/** Tells who leads now and each time it changes, until the signal; null: nobody. Passing trouble of the store is sat out. */
+export async function watchLeader(
+  store: Store,
+  signal: AbortSignal,
+  onLeader: (leader: Leader | null) => void,
+  clock: Clock = systemClock,
+): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      const { entries, revision } = await store.list(leaderKey);
+      onLeader(leaderIn(entries.find(({ key }) => key === leaderKey)));
+      for await (const { changes } of store.watch(leaderKey, revision, signal)) {
+        for (const change of changes) {
+          if (change.key === leaderKey) onLeader(change.kind === 'put' ? leaderIn(change.entry) : null);
+        }
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!isPassing(error)) throw error;
+      await clock.sleep(pauseAfterTroubleMs, signal).catch(() => {});
+    }
+  }
+}
+
+function leaderIn(entry: Entry | undefined): Leader | null {
+  const value = entry?.value;
+  if (value === null || typeof value !== 'object') return null;
+  const { holder, term, api } = value as Readonly<Record<string, unknown>>;
+  if (typeof holder !== 'string' || typeof term !== 'number') return null;
+  return { holder, term, api: typeof api === 'string' ? api : null };
 }

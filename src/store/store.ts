@@ -1,6 +1,6 @@
 /**
  * The memory of the system, as every engine offers it: entries under keys, changed all or nothing, watched in order, some of
- * them only for as long as somebody lives. Engines: memory.ts, sqlite.ts. What the values mean is not known here.
+ * them only for as long as somebody lives. Engines: memory.ts, sqlite.ts, etcd.ts. What the values mean is not known here.
  *
  * One number, the revision, orders everything: a commit that changes something makes it one larger. An entry says at which
  * revision it was created and last changed, and these two are what guards compare with, so whoever has read an entry can
@@ -92,11 +92,11 @@ export interface Store {
   close(): Promise<void>;
 }
 
-/** The smallest of what the engines can take (etcd: 128 operations and 1.5 MiB in one transaction). */
+/** The smallest of what the engines can take (etcd: 128 operations and 1.5 MiB in one transaction; one guard is the engine's own). */
 export const storeLimits = {
   keyLength: 512,
   commitBytes: 1024 * 1024,
-  guards: 128,
+  guards: 127,
   writes: 128,
 } as const;
 

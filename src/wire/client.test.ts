@@ -21,7 +21,7 @@ function clientOf(answers: readonly (() => Response | Promise<Response>)[], dead
     fetch: async (url, init) => {
       const { method, headers, body, signal } = init ?? {};
       seen.push({
-        url: url instanceof Request ? url.url : url.toString(),
+        url: hrefOf(url),
         method,
         headers: headers as Record<string, string>,
         body: typeof body === 'string' ? (JSON.parse(body) as unknown) : undefined,
@@ -34,6 +34,7 @@ function clientOf(answers: readonly (() => Response | Promise<Response>)[], dead
   return { client, seen };
 }
 
+const hrefOf = (url: Parameters<typeof fetch>[0]): string => (url instanceof Request ? url.url : url.toString());
 const json =
   (body: unknown, status = 200) =>
   () =>
@@ -56,6 +57,19 @@ async function failure(promise: Promise<unknown>): Promise<UserError> {
 }
 
 describe('a call', () => {
+  it('carries key, version and reason, and follows pages to their end', async () => {
+    const page = (next: string | null) => () =>
+      Response.json([], {
+        headers: next === null ? {} : { link: `</api/v1/tasks?limit=1&after=${next}>; rel="next"` },
+      });
+    const { client, seen } = clientOf([json({ status: 'no' }), page('a%2Fb'), page(null)]);
+    const options = { idempotencyKey: 'k', ifMatch: '"7"' };
+    await failure(client.cordonHost({ params: { host: 'h1' } }, options));
+    expect(seen[0]?.headers).toMatchObject({ 'idempotency-key': 'k', 'if-match': '"7"' });
+    for await (const task of client.all('listTasks', { query: { limit: 1 } })) throw new Error(`there is ${task.id}`);
+    expect(seen.slice(1).map(({ url }) => new URL(url).search)).toEqual(['?limit=1', '?limit=1&after=a%2Fb']);
+  });
+
   it('fills in the path, sends query, body and token, and gives back the checked reply', async () => {
     const { client, seen } = clientOf([json({ deleting: 'web1', disksKept: [], more: 'of a newer server' }, 202)]);
     const reply = await client.deleteVm({ params: { vm: 'web/1' }, query: { disks: 'keep' } });
@@ -109,6 +123,41 @@ describe('a call', () => {
     const make = () => createClient({ server: 'http://h1:7070', token: 'two\nlines' });
     expect(make).toThrow(expect.objectContaining({ code: 'invalid-input' }) as Error);
     expect(make).not.toThrow('lines');
+  });
+
+  it('goes on to the next server where one cannot be reached, and stays there', async () => {
+    const asked: string[] = [];
+    const client = createClient({
+      server: 'http://a:1,http://b:2',
+      token: 't0k',
+      fetch: async (url, init) => {
+        asked.push(`${init?.method} ${hrefOf(url)}`);
+        if (hrefOf(url).startsWith('http://a')) throw new TypeError('fetch failed', { cause: refusal });
+        return Response.json([]);
+      },
+    });
+    const refusal = Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
+    await client.listVms();
+    await client.listHosts();
+    expect(asked).toEqual(['GET http://a:1/api/v1/vms', 'GET http://b:2/api/v1/vms', 'GET http://b:2/api/v1/hosts']);
+  });
+
+  it('sends what may have been done at one server to no other', async () => {
+    const asked: string[] = [];
+    const broken = Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' });
+    const client = createClient({
+      server: 'http://a:1,http://b:2',
+      token: 't0k',
+      fetch: async (url) => {
+        asked.push(hrefOf(url));
+        throw new TypeError('fetch failed', { cause: broken });
+      },
+    });
+    const error = await failure(client.startVm({ params: { vm: 'web1' }, body: {} }));
+    expect(error.message).toContain('http://a:1, http://b:2');
+    expect(asked).toEqual(['http://a:1/api/v1/vms/web1/start']);
+    await failure(client.listVms());
+    expect(asked).toHaveLength(17);
   });
 
   it('refuses an address that is none', () => {

@@ -5,11 +5,27 @@ import { UserError, userErrorCodes, type UserErrorClass, type UserErrorCode } fr
 export const statusOf = {
   usage: 400,
   unauthorized: 401,
+  forbidden: 403,
   'not-found': 404,
   conflict: 409,
   refused: 422,
   unavailable: 503,
 } as const satisfies Record<UserErrorClass, number>;
+
+/** Codes with a status of their own, where HTTP has one that says more than that of their class. */
+const ownStatus: Partial<Record<UserErrorCode, number>> = {
+  'method-not-allowed': 405,
+  'version-mismatch': 412,
+  'too-large': 413,
+  'unsupported-media-type': 415,
+  'key-reused': 422,
+  'too-many-requests': 429,
+  internal: 500,
+};
+
+export function statusOfCode(code: UserErrorCode): number {
+  return ownStatus[code] ?? statusOf[userErrorCodes[code]];
+}
 
 export const problem = z.object({
   type: z.string(),
@@ -22,11 +38,10 @@ export const problem = z.object({
 export type Problem = z.infer<typeof problem>;
 
 export function problemOf(error: UserError): Problem {
-  const kind = userErrorCodes[error.code];
   return {
     type: `https://drover.invalid/errors/${error.code}`,
     title: error.code,
-    status: statusOf[kind],
+    status: statusOfCode(error.code),
     code: error.code,
     detail: error.message,
     hint: error.hint,

@@ -37,7 +37,8 @@ export async function* readServerSentEvents(
       for (const raw of lines) {
         const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
         if (line === '') {
-          if (data.length > 0) yield { id, data: data.join('\n') };
+          // An id alone says how far its reader has come.
+          if (data.length > 0 || id !== undefined) yield { id, data: data.join('\n') };
           id = undefined;
           data = [];
           continue;

@@ -32,6 +32,7 @@ const preCopy: TransferOptions = {
   autoConverge: false,
   maxBandwidthBytesPerSecond: null,
   downtimeLimitMs: 300,
+  hold: false,
 };
 const postCopy: TransferOptions = { ...preCopy, postCopy: true };
 
@@ -92,6 +93,19 @@ describe.skipIf(leftOut !== null)('a guest on a real QEMU', () => {
     expect(readdirSync(join(dir, 'a', 'run'))).toEqual([]);
   });
 
+  test('says how much of its memory is in use and how much it writes, and runs on', async () => {
+    const guest = kept(await source.launch(options(1, { ...spec, memoryMiB: 256 })));
+    // Firmware waits for a disk that is not there: in the end it has touched a little, and writes hardly anything.
+    const touched = { interval: 0, timeout: 60_000 };
+    await expect.poll(async () => (await guest.memoryUse()).inUseBytes, touched).toBeGreaterThan(0);
+    const { inUseBytes, dirtied } = await guest.memoryUse();
+    expect(inUseBytes).toBeLessThan(256 * 1024 * 1024);
+    expect(dirtied.map(({ overMs }) => overMs)).toEqual([250, 1000]);
+    for (const { bytes } of dirtied) expect(bytes).toBeLessThan(64 * 1024 * 1024);
+    expect(await guest.state()).toBe('running');
+    await expect(Promise.all([guest.memoryUse(), guest.memoryUse()])).rejects.toThrow(/still in measuring|already/);
+  });
+
   test('is found again by an agent that began anew, also without its file', async () => {
     const guest = await launch();
     const key = join(dir, 'a', 'run', `${vm}.1`);
@@ -104,6 +118,19 @@ describe.skipIf(leftOut !== null)('a guest on a real QEMU', () => {
     expect(await found?.state()).toBe('running');
     expect(existsSync(join(key, 'qmp.sock'))).toBe(true);
   });
+
+  test('whose monitor does not answer is found all the same, and answers when it does', async () => {
+    const guest = await launch();
+    process.kill(guest.pid, 'SIGSTOP');
+    const [found] = await open('a').adopt();
+    expect(found?.pid).toBe(guest.pid);
+    await expect(found?.state()).rejects.toThrow('connected to again');
+    process.kill(guest.pid, 'SIGCONT');
+    await expect.poll(() => found?.state().catch(() => 'unknown'), { timeout: 20_000 }).toBe('running');
+    // Ended by the one that watches it now: the other one sees it, too.
+    await found?.destroy();
+    expect((await guest.gone).how).toBe('died');
+  }, 40_000);
 
   test('subscribed to and not read yet, misses no event', async () => {
     const guest = await launch();
@@ -156,6 +183,39 @@ describe.skipIf(leftOut !== null)('a guest on a real QEMU', () => {
     expect(await copy.state()).toBe('running');
   });
 
+  test('broken in post-copy is kept on both sides, and goes on when the target listens again', async () => {
+    const slow = { ...postCopy, maxBandwidthBytesPerSecond: 300_000 };
+    const guest = await launch();
+    const { copy, endpoint } = await receive(slow);
+    const sending = transferIs(guest, 'sending');
+    const switched = [transferIs(guest, 'post-copy'), transferIs(copy, 'post-copy')];
+    await guest.transfer.start(endpoint, slow);
+    await sending;
+    await guest.transfer.switchToPostCopy();
+    await Promise.all(switched);
+    await copy.continue();
+    await expect(copy.transfer.listenAgain('127.0.0.1')).rejects.toThrow('paused'); // nothing is broken
+    for (let times = 0; times < 2; times++) {
+      const broken = [transferIs(guest, 'post-copy-broken'), transferIs(copy, 'post-copy-broken')];
+      await copy.transfer.pause();
+      await Promise.all(broken);
+      expect(await guest.state()).toBe('broken-post-copy');
+      expect((await guest.transfer.numbers()).remainingBytes).toBeGreaterThan(0);
+      // Nobody listens there: back to where it was, and nothing is lost.
+      const failedAgain = transferIs(guest, 'post-copy-broken');
+      await guest.transfer.resume({ address: '127.0.0.1', port: 9 });
+      await failedAgain;
+      const restored = [transferIs(guest, 'post-copy'), transferIs(copy, 'post-copy')];
+      await copy.transfer.listenAgain('127.0.0.1'); // heard of by nobody
+      await guest.transfer.resume(await copy.transfer.listenAgain('127.0.0.1'));
+      await Promise.all(restored);
+    }
+    const ended = [transferIs(guest, 'completed'), transferIs(copy, 'completed')];
+    await Promise.all(ended);
+    expect(await copy.state()).toBe('running');
+    await expect(copy.transfer.pause()).rejects.toThrow();
+  });
+
   test('whose transfer is cancelled runs on at the source', async () => {
     const guest = await launch();
     const { endpoint } = await receive(preCopy);
@@ -197,5 +257,41 @@ describe.skipIf(leftOut !== null)('a guest on a real QEMU', () => {
     });
     expect(readdirSync(join(dir, 'a', 'run'))).toEqual([]);
     expect(readFileSync(join(dir, 'a', 'log', `${vm}.1.log`), 'utf8')).not.toBe('');
+  });
+
+  test('is held: running to the end of the hold, it completes only when told to, and a cancel leaves it running', async () => {
+    const held: TransferOptions = { ...preCopy, hold: true };
+    const guest = await launch();
+    const { copy, endpoint } = await receive(held);
+    await guest.transfer.start(endpoint, held);
+    // All is sent, several times over: an ordinary transfer would have ended at the second round.
+    await event(guest, (each) => each.kind === 'round' && each.round >= 20);
+    await guest.transfer.limitBandwidth('trickle');
+    expect((await guest.transfer.numbers()).state.kind).toBe('sending');
+    expect(await guest.state()).toBe('sending');
+    const completed = transferIs(guest, 'completed');
+    const stopped = event(guest, (each) => each.kind === 'stopped');
+    await guest.transfer.limitBandwidth(null);
+    await guest.transfer.completeNow();
+    await stopped;
+    await completed;
+    expect(await guest.state()).toBe('sent');
+    expect(await copy.state()).toBe('loaded');
+    await copy.continue();
+    expect(await copy.state()).toBe('running');
+
+    const { copy: second, endpoint: there } = await (async () => {
+      const { guest: next, endpoint: at } = await source.receive(
+        { ...options(3), running: copy.running },
+        held,
+        '127.0.0.1',
+      );
+      return { copy: kept(next), endpoint: at };
+    })();
+    await copy.transfer.start(there, held);
+    await event(copy, (each) => each.kind === 'round' && each.round >= 3);
+    await copy.transfer.cancel();
+    await second.gone;
+    expect(await copy.state()).toBe('running');
   });
 });

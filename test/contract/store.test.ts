@@ -10,7 +10,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { DatabaseSync } from 'node:sqlite';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { TestClock } from '../../src/runtime/clock.ts';
 import { storeContract } from '../../src/store/contract.ts';
 import type { StoreBed } from '../../src/store/contract.ts';
@@ -18,6 +19,7 @@ import { Engine } from '../../src/store/memory.ts';
 import type { EngineOptions } from '../../src/store/memory.ts';
 import { openSqlite, sqliteEngine } from '../../src/store/sqlite.ts';
 import type { Store } from '../../src/store/store.ts';
+import { EtcdCluster, FreezableClock } from './etcd-cluster.ts';
 
 let directory: string;
 let file: string;
@@ -76,6 +78,44 @@ function bedOf(start: (options: EngineOptions) => Engine, restarts: 'restarts' |
 }
 
 storeContract('memory', async () => bedOf((options) => new Engine(options), 'keeps nothing'));
+
+let cluster: EtcdCluster;
+beforeAll(async () => {
+  cluster = await EtcdCluster.start();
+});
+afterAll(() => cluster?.stop());
+
+/** On real time: three members of etcd, and clients whose timers can be held up. */
+async function etcdBed(): Promise<StoreBed> {
+  const prefix = cluster.newPrefix();
+  let stores: Store[] = [];
+  const closeAll = async (): Promise<void> => {
+    for (const store of stores) await store.close();
+    stores = [];
+  };
+  return {
+    async connect() {
+      const clock = new FreezableClock();
+      const store = cluster.open({ prefix, clock });
+      stores.push(store);
+      return {
+        store,
+        freeze: () => clock.freeze(),
+        thaw: async () => clock.thaw(),
+      };
+    },
+    pass: (ms) => sleep(ms),
+    forgetHistory: () => cluster.compact(),
+    async restart() {
+      await closeAll();
+      for (const member of cluster.members) await cluster.kill(member);
+      await cluster.mend();
+    },
+    close: closeAll,
+  };
+}
+
+storeContract('etcd', etcdBed);
 storeContract('sqlite', async () => bedOf((options) => sqliteEngine(file, options), 'restarts'));
 
 describe('a SQLite store among processes', () => {

@@ -3,16 +3,16 @@
  * Also for the benchmark, which needs the same guests and moves. Not here: the scenarios, and running them (run.ts).
  */
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import type { UserErrorCode } from '../../src/model/failure.ts';
 import type { PhaseName, Technique } from '../../src/model/migration.ts';
 import { apiPrefix } from '../../src/wire/client.ts';
 import type { MigrateBody, MigrationView, VmView } from '../../src/wire/endpoints.ts';
 import { problem } from '../../src/wire/errors.ts';
 import { disturb, mend, type Disturbance } from '../../src/lab/break.ts';
-import { run } from '../../src/lab/exec.ts';
+import { untilClean } from '../../src/lab/clean.ts';
 import type { GuestClient } from '../../src/lab/guest/guest-client.ts';
-import { createLabVm, guestOf, guestProcesses, vmState, type LabVm } from '../../src/lab/guests.ts';
+import { createLabVm, guestOf, vmState, type LabVm } from '../../src/lab/guests.ts';
 import {
   migrationEnded,
   migrationIs,
@@ -21,13 +21,13 @@ import {
   type Proof,
   type ProvenMove,
 } from '../../src/lab/moves.ts';
-import { setLink, shape, tapsOn, type HostLink } from '../../src/lab/network.ts';
-import { apiOf, directoriesOf, hostNames, namesOf, peerPort, runDirectoryOf } from '../../src/lab/state.ts';
+import { resetMigrations, setLink, shape, type HostLink } from '../../src/lab/network.ts';
+import { apiOf, directoriesOf, hostNames } from '../../src/lab/state.ts';
 import { askSupervisor } from '../../src/lab/supervise.ts';
 import { hostsUp, up, type Lab } from '../../src/lab/up.ts';
 
-export const testLabName = 'test';
-const cleanWithinMs = 15_000;
+/** Another name lets the scenarios of two clones run beside each other. */
+export const testLabName = process.env.DROVER_TEST_LAB ?? 'test';
 
 /** Guests that many scenarios share. */
 const guestKinds = {
@@ -41,6 +41,8 @@ export type GuestKind = keyof typeof guestKinds;
 
 export interface Scenario {
   readonly name: string;
+  /** Three minutes unless said. */
+  readonly limitMs?: number;
   run(lab: TestLab): Promise<void>;
 }
 
@@ -186,6 +188,10 @@ export class TestLab {
     return setLink(this.lab.state.name, host, link, state);
   }
 
+  resetMigrations(host: string): Promise<void> {
+    return resetMigrations(this.lab.state.name, this.lab.state.octet, host);
+  }
+
   /** Asserts that the guest was not restarted and holds all it wrote. */
   async unharmed(test: TestGuest, before: Awaited<ReturnType<GuestClient['status']>>): Promise<Proof> {
     const proof = await proveArrival(test.guest, before, 'live', this.signal);
@@ -265,48 +271,9 @@ export class TestLab {
     };
   }
 
-  /** Waits until nothing is left over; @throws AssertionError with what is */
-  async clean(): Promise<void> {
-    const deadline = performance.now() + cleanWithinMs;
-    for (;;) {
-      const left = await this.leftovers();
-      if (left.length === 0) return;
-      if (performance.now() > deadline) assert.fail(`left over: ${left.join('; ')}`);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  }
-
-  /** QEMUs, taps, listening sockets, run directories, room and open migrations that nothing accounts for. */
-  async leftovers(): Promise<string[]> {
-    const { state } = this.lab;
-    const [hosts, vms, open, processes] = await Promise.all([
-      this.client.listHosts(),
-      this.client.listVms(),
-      this.client.listMigrations({ query: { open: 'true' } }),
-      guestProcesses(state),
-    ]);
-    const left = open.map(({ id, phase }) => `migration ${id} is ${phase}`);
-    for (const vm of vms) if (vm.migration !== null) left.push(`${vm.name} is held by ${vm.migration}`);
-    for (const host of hosts) {
-      const here = vms.filter((vm) => vm.host === host.name);
-      const running = here.filter((vm) => vm.state === 'running');
-      const memory = here
-        .filter((vm) => vm.state !== 'stopped' && vm.state !== 'crashed')
-        .reduce((sum, vm) => sum + vm.memoryMiB, 0);
-      const count = (what: string, found: number, wanted = running.length) => {
-        if (found !== wanted) left.push(`${host.name}: ${found} ${what} for ${wanted} running VMs`);
-      };
-      if (host.reservedMiB !== 0) left.push(`${host.name}: ${host.reservedMiB} MiB reserved`);
-      if (host.usedMiB !== memory) left.push(`${host.name}: ${host.usedMiB} MiB used by VMs of ${memory} MiB`);
-      count('QEMU processes', processes.filter((each) => each.host === host.name).length);
-      count('taps', (await tapsOn(state.name, host.name)).length);
-      const runDirectory = runDirectoryOf(directoriesOf(state.name).host(host.name));
-      count('run directories', existsSync(runDirectory) ? readdirSync(runDirectory).length : 0);
-      const listening = await run('ip', ['netns', 'exec', namesOf(state.name).host(host.name), 'ss', '-Hltn']);
-      const strange = listening.split('\n').filter((line) => line !== '' && !line.includes(`:${peerPort} `));
-      if (strange.length > 0) left.push(`${host.name}: still listens: ${strange.join(', ').replaceAll(/\s+/g, ' ')}`);
-    }
-    return left;
+  /** Waits until nothing is left over; @throws Error with what is */
+  clean(): Promise<void> {
+    return untilClean(this.lab);
   }
 }
 

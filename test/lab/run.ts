@@ -1,7 +1,7 @@
 /**
  * The lab's scenarios on real guests, as root: one warm lab serves them all.
  *
- *     node test/lab/run.ts [--only PATTERN] [--list] [--keep] [--soak N]
+ *     node test/lab/run.ts [--only PATTERN] [--list] [--keep] [--soak N] [--cuts N [--seed N]]
  *
  * One line a scenario with its seconds; the last line is `N passed, N failed`. After a failure the logs are kept.
  */
@@ -14,14 +14,49 @@ import { techniques } from '../../src/model/migration.ts';
 import { down, keepLogs, leftovers } from '../../src/lab/down.ts';
 import { directoriesOf } from '../../src/lab/state.ts';
 import { openTestLab, testLabName, type Scenario, type TestLab } from './harness.ts';
+import { cuts } from './cuts.ts';
+import { scenarios as balance } from './scenarios/balance.ts';
 import { scenarios as cancel } from './scenarios/cancel.ts';
+import { scenarios as chaos } from './scenarios/chaos.ts';
+import { scenarios as consolidate } from './scenarios/consolidate.ts';
+import { scenarios as drain } from './scenarios/drain.ts';
+import { scenarios as forecast } from './scenarios/forecast.ts';
+import { scenarios as energy } from './scenarios/energy.ts';
+import { scenarios as guard } from './scenarios/guard.ts';
+import { scenarios as metrics } from './scenarios/metrics.ts';
 import { scenarios as refusals } from './scenarios/refusals.ts';
 import { scenarios as images } from './scenarios/images.ts';
+import { scenarios as outage } from './scenarios/outage.ts';
+import { scenarios as power } from './scenarios/power.ts';
 import { scenarios as moves } from './scenarios/techniques.ts';
+import { scenarios as rejoin } from './scenarios/rejoin.ts';
+import { scenarios as servers } from './scenarios/servers.ts';
+import { scenarios as sick } from './scenarios/sick.ts';
+import { scenarios as tasks } from './scenarios/tasks.ts';
 import { scenarios as trouble } from './scenarios/trouble.ts';
 
 const scenarioMs = 180_000;
-const all: readonly Scenario[] = [...moves, ...images, ...cancel, ...refusals, ...trouble];
+const all: readonly Scenario[] = [
+  ...moves,
+  ...forecast,
+  ...images,
+  ...cancel,
+  ...refusals,
+  ...trouble,
+  ...rejoin,
+  ...guard,
+  ...power,
+  ...energy,
+  ...consolidate,
+  ...servers,
+  ...sick,
+  ...drain,
+  ...metrics,
+  ...tasks,
+  ...balance,
+  ...chaos,
+  ...outage,
+];
 
 const { values } = parseArgs({
   options: {
@@ -31,6 +66,10 @@ const { values } = parseArgs({
     keep: { type: 'boolean', default: false },
     /** So many moves of one writing guest in a row, techniques mixed. */
     soak: { type: 'string' },
+    /** So many link cuts at random moments of post-copy. */
+    cuts: { type: 'string' },
+    /** Of the cuts: the same seed cuts at the same moments in the same ways. */
+    seed: { type: 'string', default: '1' },
   },
 });
 
@@ -58,7 +97,12 @@ function soak(times: number): Scenario {
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 async function main(): Promise<number> {
-  const chosen = values.soak === undefined ? all : [soak(Number(values.soak))];
+  const chosen =
+    values.cuts !== undefined
+      ? [cuts(Number(values.cuts), Number(values.seed), say)]
+      : values.soak !== undefined
+        ? [soak(Number(values.soak))]
+        : all;
   const only = values.only === undefined ? undefined : new RegExp(values.only, 'i');
   const wanted = chosen.filter(({ name }) => only?.test(name) ?? true);
   if (values.list) {
@@ -108,13 +152,15 @@ async function main(): Promise<number> {
 
 /** @returns what went wrong, or undefined */
 async function attempt(scenario: Scenario, lab: TestLab, signal: AbortSignal): Promise<unknown> {
+  const limitMs = scenario.limitMs ?? scenarioMs;
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`not done within ${scenarioMs / 1000} s`)), scenarioMs);
+    timer = setTimeout(() => reject(new Error(`not done within ${limitMs / 1000} s`)), limitMs);
     signal.addEventListener('abort', () => reject(new Error('interrupted')), { once: true });
   });
   try {
-    await Promise.race([scenario.run(lab), late]);
+    // What ran before may have taken so much of the machine that a host fell silent for a moment.
+    await Promise.race([lab.programsRun().then(() => scenario.run(lab)), late]);
     return undefined;
   } catch (error) {
     return error ?? new Error('unknown');

@@ -2,57 +2,15 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Failure } from '../../src/model/failure.ts';
-import type { HostId, MigrationId, VmId } from '../../src/model/ids.ts';
-import { noMeasures, phaseNames, techniques } from '../../src/model/migration.ts';
+import { phaseNames, techniques } from '../../src/model/migration.ts';
 import type { Migration, PhaseName, Technique } from '../../src/model/migration.ts';
 import { brokenInvariants } from '../../src/migration/invariants.ts';
 import { isEnd, mayFollow, phases, wayBetween } from '../../src/migration/phases.ts';
 import { outstanding, ownerSide, requestCancel, step, targetIsClean } from '../../src/migration/step.ts';
 import type { MigrationFact } from '../../src/migration/step.ts';
-import { completePolicy, pathOf } from '../../src/migration/techniques.ts';
-
-// The casts: ids are opaque strings, any will do here.
-const id = 'mig_1' as MigrationId;
-const startedAt = 1_000;
-const failure: Failure = { code: 'link-lost', message: 'It broke.', hint: 'Mend it.' };
-
-function reserved(technique: Technique): Migration {
-  const spec = {
-    cpus: 1,
-    memoryMiB: 64,
-    machine: 'm',
-    cpuModel: 'c',
-    boot: { kind: 'disk' },
-    disks: [],
-    nics: [],
-  } as const;
-  return {
-    schema: 1,
-    id,
-    vm: 'vm_1' as VmId,
-    vmName: 'web1',
-    source: 'host_1' as HostId,
-    target: 'host_2' as HostId,
-    technique,
-    policy: completePolicy(technique, {}),
-    why: [],
-    generation: 2,
-    memoryMiB: 64,
-    running: { argvVersion: 1, argv: [], spec },
-    startedAt,
-    cancelRequestedAt: null,
-    giveUp: null,
-    evidence: {},
-    rounds: [],
-    switchedToPostCopy: null,
-    measures: noMeasures,
-    history: [{ phase: 'reserved', at: startedAt }],
-    phase: 'reserved',
-  };
-}
-
-type Body = MigrationFact extends infer F ? (F extends MigrationFact ? Omit<F, 'migration' | 'at'> : never) : never;
-const fact = (body: Body, at: number): MigrationFact => ({ ...body, migration: id, at });
+import { pathOf } from '../../src/migration/techniques.ts';
+import { anyFact, failure, id, listening, live, reserved, round, run, timed } from './moves.ts';
+import type { Body } from './moves.ts';
 
 /** What each side says, in its own order, in one way a move can go. */
 interface Story {
@@ -62,13 +20,6 @@ interface Story {
   readonly ends: PhaseName;
   readonly owner: 'source' | 'target';
 }
-const live: readonly Technique[] = ['pre-copy', 'hybrid', 'auto', 'post-copy'];
-const round = (n: number): Body => ({
-  kind: 'round',
-  round: { round: n, durationMs: 10, bytes: 100, dirtyPages: 5, bandwidthBytesPerSecond: 1e6 },
-});
-const listening: Body = { kind: 'listening', endpoint: { address: 'a', port: 1 } };
-
 const stories: fc.Arbitrary<Story> = fc.oneof(
   fc.record({ technique: fc.constantFrom(...live), rounds: fc.nat(4) }).map(({ technique, rounds }): Story => ({
     technique,
@@ -140,8 +91,6 @@ function mixed<T>(a: readonly T[], b: readonly T[], turns: readonly boolean[]): 
   return out;
 }
 
-const timed = (bodies: readonly Body[]) => bodies.map((body, i) => fact(body, startedAt + 10 * (i + 1)));
-const run = (technique: Technique, facts: readonly MigrationFact[]) => facts.reduce(step, reserved(technique));
 const turns = fc.array(fc.boolean(), { maxLength: 24 });
 /** What does not depend on the order in which facts were heard. */
 const outcome = (migration: Migration) => ({
@@ -150,35 +99,6 @@ const outcome = (migration: Migration) => ({
   rounds: migration.rounds,
   owner: ownerSide(migration),
 });
-
-/** Every fact there is, for sequences that nobody would send. */
-const anyFact: fc.Arbitrary<Body> = fc.constantFrom<Body>(
-  listening,
-  { kind: 'sending' },
-  round(1),
-  round(2),
-  { kind: 'switching', round: 1, because: 'x' },
-  { kind: 'stopped', for: 'stop-and-copy' },
-  { kind: 'stopped', for: 'post-copy' },
-  { kind: 'state-transferred' },
-  { kind: 'pre-paging' },
-  { kind: 'handed-over' },
-  { kind: 'resumed', withFaults: false },
-  { kind: 'resumed', withFaults: true },
-  { kind: 'all-pages-arrived' },
-  { kind: 'powered-off' },
-  { kind: 'released' },
-  { kind: 'closed' },
-  { kind: 'link-lost' },
-  { kind: 'link-restored' },
-  { kind: 'measured', measures: { bytes: 1 } },
-  { kind: 'source-running', failure: null },
-  { kind: 'source-running', failure },
-  { kind: 'source-lost', failure },
-  { kind: 'target-failed', failure },
-  { kind: 'target-lost', failure },
-  { kind: 'gave-up', failure },
-);
 
 describe('the table of phases', () => {
   test('reaches every phase from reserved, and none follows an end', () => {
@@ -207,6 +127,19 @@ describe('the facts of a move as two hosts send them', () => {
         const end = run(story.technique, timed(mixed(story.source, story.target, order)));
         expect(end.phase).toBe(story.ends);
         expect(ownerSide(end)).toBe(story.owner);
+      }),
+    );
+  });
+
+  test('keep all invariants at every step, also when the clocks of hosts are set while they move', () => {
+    const set = fc.array(fc.integer({ min: -5_000, max: 5_000 }), { minLength: 40, maxLength: 40 });
+    fc.assert(
+      fc.property(stories, turns, set, (story, order, by) => {
+        let migration = reserved(story.technique);
+        for (const [at, each] of timed(mixed(story.source, story.target, order)).entries()) {
+          migration = step(migration, { ...each, at: each.at + (by[at] ?? 0) });
+          expect(brokenInvariants(migration)).toEqual([]);
+        }
       }),
     );
   });
@@ -358,4 +291,44 @@ describe('the reason of a move that stays on its source', () => {
     const ended = [targetFailed, sourceRuns(brokeOff)].reduce(step, warm());
     expect(ended).toMatchObject({ phase: 'failed', guest: 'on-source', failure: echo });
   });
+});
+
+test('a guest is lost when its source dies after the handover and the copy is gone and never ran, in either order', () => {
+  const until: readonly Body[] = [
+    listening,
+    { kind: 'sending' },
+    { kind: 'stopped', for: 'stop-and-copy' },
+    { kind: 'handed-over' },
+  ];
+  const gone: Body = { kind: 'target-failed', failure };
+  const dead: Body = { kind: 'source-lost', failure };
+  const first = run('pre-copy', timed([...until, gone]));
+  expect(outstanding(first)).toContainEqual({ side: 'source', kind: 'roll-back' });
+  expect(run('pre-copy', timed([...until, gone, dead]))).toMatchObject({ phase: 'failed', guest: 'lost' });
+  // Said before anybody knew of the copy's end, it is said again as the answer to 'roll-back'.
+  const early = run('pre-copy', timed([...until, dead, gone]));
+  expect(outstanding(early)).toContainEqual({ side: 'source', kind: 'roll-back' });
+});
+
+test('a guest is lost when QEMU has switched and the copy never ran, in whatever order that is heard', () => {
+  const source: readonly Body[] = [
+    { kind: 'sending' },
+    { kind: 'switching', round: 1, because: 'it writes' },
+    { kind: 'stopped', for: 'post-copy' },
+    { kind: 'state-transferred' },
+  ];
+  const target: readonly Body[] = [listening, { kind: 'target-failed', failure }];
+  fc.assert(
+    fc.property(fc.constantFrom(...live), turns, (technique, order) => {
+      const ended = run(technique, timed(mixed(source, target, order)));
+      expect(ended).toMatchObject({ phase: 'failed', guest: 'lost', failure });
+      expect(outstanding(ended)).toContainEqual({ side: 'source', kind: 'release' });
+    }),
+  );
+});
+
+test('a move that was handed over cannot be cancelled, also when nobody said that its guest was stopped', () => {
+  const handedOver = run('pre-copy', timed([listening, { kind: 'sending' }, { kind: 'handed-over' }]));
+  expect(handedOver.phase).toBe('stop-and-copy');
+  expect(requestCancel(handedOver, 9_000)).toBeUndefined();
 });

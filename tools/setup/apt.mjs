@@ -132,6 +132,37 @@ export function resolveDependency(name, pattern) {
   return found;
 }
 
+/** A package and those it needs, as far as `pattern` matches their names; of alternatives the first that the archive has. */
+export function withDependencies(name, pattern) {
+  const all = new Set([name]);
+  for (const each of all) {
+    const shown = ask('apt-cache', ['-c', aptConf, 'show', '--no-all-versions', each]) ?? '';
+    for (const [, clauses] of shown.matchAll(/^(?:Pre-)?Depends: (.*)$/gm)) {
+      for (const clause of clauses.split(',')) {
+        const names = clause.split('|').map((part) => part.trim().replace(/[ :(].*$/s, ''));
+        const found = names.find((part) => pattern.test(part) && isInArchive(part));
+        if (found !== undefined) all.add(found);
+      }
+    }
+  }
+  return [...all];
+}
+
+/** A package and all those it needs that are not installed here, as apt itself works them out. */
+export function neededFor(name) {
+  const plan = ask('apt-get', ['-c', aptConf, '-s', '--no-install-recommends', 'install', name]) ?? '';
+  const names = [...plan.matchAll(/^Inst (\S+)/gm)].map(([, each]) => each);
+  if (names.length > 0) return names;
+  throw new SetupError(
+    `the Debian archive does not say what ${name} needs`,
+    'Check the mirror in /etc/apt, then run this again.',
+  );
+}
+
+function isInArchive(name) {
+  return /^Package: /m.test(ask('apt-cache', ['-c', aptConf, 'show', '--no-all-versions', name]) ?? '');
+}
+
 /**
  * Downloads packages and unpacks them into `target`, all or nothing: `target` appears by one rename.
  * @param {{ target: string, packages: string[], suite?: string }} what

@@ -1,10 +1,10 @@
-// The lab's guest: Debian's cloud kernel and busybox, unpacked into .drover/debian, and the image that src/lab/guest/build.ts
-// makes of them and of our workload program in .drover/guest. What is in the image is decided there, not here.
+// The lab's guest: Debian's cloud kernel, busybox and the QEMU guest agent, unpacked into .drover/debian, and the image that
+// src/lab/guest/build.ts makes of them and of our workload program in .drover/guest. What is in the image is decided there.
 
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { resolveDependency, unpacked, unpackPrivately } from './apt.mjs';
+import { resolveDependency, unpacked, unpackPrivately, withDependencies } from './apt.mjs';
 import { command, droverDir, repo } from './run.mjs';
 
 const debianDir = path.join(droverDir, 'debian');
@@ -14,14 +14,16 @@ const builder = path.join(sources, 'build.ts');
 const stamp = path.join(droverDir, 'guest/.built-from');
 const products = ['guest/vmlinuz', 'guest/initrd', 'bin/probe'].map((file) => path.join(droverDir, file));
 
+/** Also in a clone that was set up before the guest had an agent. */
 export function missingGuestParts() {
-  return unpacked(debianDir) === undefined;
+  return unpacked(debianDir)?.files.some((file) => file.startsWith('qemu-guest-agent_')) !== true;
 }
 
 /** Needs an open private apt. */
 export async function downloadGuestParts() {
   const kernel = resolveDependency('linux-image-cloud-amd64', /^linux-image-.*-cloud-amd64$/);
-  await unpackPrivately({ target: debianDir, packages: [kernel, 'busybox-static'] });
+  const agent = withDependencies('qemu-guest-agent', /^lib/);
+  await unpackPrivately({ target: debianDir, packages: [kernel, 'busybox-static', ...agent] });
 }
 
 /** @returns {'built' | 'to build' | 'no builder'} */

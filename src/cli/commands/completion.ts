@@ -1,47 +1,36 @@
-/** `drover completion bash`: commands and options for the shell, written from the commands themselves. */
+/** `drover completion bash`: a script for the shell; `drover completion names vm` is what that script asks. */
 import { Argument, type Command } from 'commander';
+import { completionScript, namedKinds, shells, type Shell } from '../completion.ts';
 import type { Context } from '../context.ts';
 
-export function addCompletion(program: Command, context: Context): void {
-  program
-    .command('completion')
-    .description('a script that lets the shell complete commands and options')
-    .addArgument(new Argument('<shell>', 'which shell').choices(['bash']))
-    .addHelpText('after', '\nExample:\n  $ source <(drover completion bash)')
-    .action(() => context.surroundings.stdout.write(bashScript(program)));
-}
+/** Somebody has pressed a key and waits. */
+const namesWithinMs = 2_000;
 
-function bashScript(program: Command): string {
-  const cases: string[] = [];
-  const visit = (command: Command, path: string): void => {
-    const words = [
-      ...command.commands.map((child) => child.name()),
-      ...command.options.map((option) => option.long ?? option.short ?? ''),
-      ...(command === program ? [] : program.options.map((option) => option.long ?? '')),
-      '--help',
-    ];
-    cases.push(`    '${path}') words='${words.join(' ')}' ;;`);
-    for (const child of command.commands) visit(child, `${path} ${child.name()}`.trim());
-  };
-  visit(program, '');
-  return `# bash completion of drover
-_drover() {
-  local path='' word words='' index
-  for ((index = 1; index < COMP_CWORD && index < 3; index++)); do
-    word="\${COMP_WORDS[index]}"
-    case "$word" in
-      node) word=host ;;
-      instance) word=vm ;;
-    esac
-    case "$path" in
-      '' | host | vm | migration) [[ "$word" == -* ]] || path="\${path:+$path }$word" ;;
-    esac
-  done
-  case "$path" in
-${cases.join('\n')}
-  esac
-  COMPREPLY=($(compgen -W "$words" -- "\${COMP_WORDS[COMP_CWORD]}"))
-}
-complete -o default -F _drover drover
-`;
+export function addCompletion(program: Command, context: Context): void {
+  const write = (text: string): void => context.surroundings.stdout.write(text);
+  const completion = program
+    .command('completion')
+    .description('a script that lets the shell complete commands, options and names')
+    .addArgument(new Argument('<shell>', 'which shell').choices([...shells]))
+    .addHelpText(
+      'after',
+      `
+Names of VMs and hosts are asked of the server when they are wanted.
+
+Examples:
+  $ source <(drover completion bash)
+  $ source <(drover completion zsh)
+  $ drover completion fish | source`,
+    )
+    .action((shell: Shell) => write(completionScript(program, shell)));
+  // For the scripts: not in help, and silent where no server answers.
+  const names = completion
+    .command('names', { hidden: true })
+    .addArgument(new Argument('<kind>', 'of what').choices([...namedKinds]));
+  names.action(async (kind: (typeof namedKinds)[number]) => {
+    const signal = AbortSignal.timeout(namesWithinMs);
+    const list = kind === 'vm' ? context.client().listVms({}, { signal }) : context.client().listHosts({}, { signal });
+    const found = await list.catch(() => []);
+    for (const { name } of found) write(`${name}\n`);
+  });
 }

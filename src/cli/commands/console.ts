@@ -108,8 +108,21 @@ function drained(socket: Socket): Promise<void> {
   });
 }
 
-function openTunnel(context: Context, vm: string): Promise<{ socket: Socket; head: Buffer }> {
+/** At the first server that is there. */
+async function openTunnel(context: Context, vm: string): Promise<{ socket: Socket; head: Buffer }> {
   const { server, token } = findConnection(context.flags(), context.surroundings);
+  const servers = server.split(',');
+  for (const [i, each] of servers.entries()) {
+    try {
+      return await openTunnelAt(each, token, vm);
+    } catch (error) {
+      if (i + 1 === servers.length || !(error instanceof UserError && error.code === 'unavailable')) throw error;
+    }
+  }
+  throw new Error('no server is named');
+}
+
+function openTunnelAt(server: string, token: string, vm: string): Promise<{ socket: Socket; head: Buffer }> {
   const base = new URL(server.endsWith('/') ? server : `${server}/`);
   const url = new URL(`.${apiPrefix}/vms/${encodeURIComponent(vm)}/console`, base);
   const { promise, resolve, reject } = Promise.withResolvers<{ socket: Socket; head: Buffer }>();

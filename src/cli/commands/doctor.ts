@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { UserError } from '../../model/failure.ts';
 import type { Finding } from '../../wire/endpoints.ts';
 import { exitCodes, type Context } from '../context.ts';
+import { collect } from '../labels.ts';
 import { checkMachine } from '../doctor/check-machine.ts';
 import { realMachine } from '../doctor/machine.ts';
 
@@ -32,10 +33,6 @@ Examples:
   $ drover doctor --host-only --pool /srv/vms --output json`,
     )
     .action((flags: Flags) => doctor(context, flags));
-}
-
-function collect(value: string, before: readonly string[]): string[] {
-  return [...before, value];
 }
 
 async function doctor(context: Context, flags: Flags): Promise<void> {
@@ -84,7 +81,8 @@ async function clockOffset(context: Context): Promise<number | null> {
     const connection = context.connection();
     if (!connection) return null;
     const before = clock.now();
-    const response = await fetch(connection.server, { method: 'HEAD', signal: AbortSignal.timeout(3_000) });
+    const [first = connection.server] = connection.server.split(',');
+    const response = await fetch(first, { method: 'HEAD', signal: AbortSignal.timeout(3_000) });
     const date = response.headers.get('date');
     // The header was cut to the second: its middle is the best guess.
     return date === null ? null : (before + clock.now()) / 2 - (Date.parse(date) + 500);

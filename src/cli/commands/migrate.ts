@@ -7,12 +7,12 @@ import type { Client } from '../../wire/client.ts';
 import type { MigrateBody, MigrationView } from '../../wire/endpoints.ts';
 import { Interrupted, interruptible, named, type Context } from '../context.ts';
 import { follow } from '../follow.ts';
+import { basisWords, forecastWords } from '../forecast-words.ts';
 import { exitCodeOf, outcome } from '../outcome.ts';
 import { openScreen } from '../screen.ts';
 
-interface Flags {
-  readonly to?: string;
-  readonly technique: Technique;
+/** What is allowed to a move, as words of a command line. */
+export interface PolicyFlags {
   readonly maxDowntime?: string;
   readonly maxBandwidth?: string;
   readonly deadline?: string;
@@ -22,18 +22,46 @@ interface Flags {
   readonly whenNotConverging?: 'fail' | 'post-copy' | 'pause';
   readonly shutdownTimeout?: string;
   readonly forceOff?: true;
+}
+
+interface Flags extends PolicyFlags {
+  readonly to?: string;
+  readonly technique: Technique;
   readonly because?: string;
   readonly watch?: true;
   readonly wait: boolean;
   readonly dryRun?: true;
+  readonly hold?: string;
 }
 
 export function addMigrate(program: Command, context: Context): void {
-  program
+  const command = program
     .command('migrate <vm>')
     .description('move a running VM to another host')
-    .option('--to <host>', 'where to (else the host with most room)')
-    .addOption(new Option('--technique <technique>', 'how').choices(techniques).default('auto'))
+    .option('--to <host>', 'where to (else where it fits best)')
+    .addOption(new Option('--technique <technique>', 'how').choices(techniques).default('auto'));
+  addPolicyOptions(command)
+    .option('--hold <duration>', 'warm up and hold ready for so long, e.g. 10m; `drover migration switch` completes it')
+    .option('--because <text>', 'the reason, kept with the migration')
+    .option('--watch', 'show it live')
+    .option('--no-wait', 'return as soon as it has begun')
+    .option('--dry-run', 'check everything, say what it would cost, change nothing')
+    .addHelpText(
+      'after',
+      `
+Waits for the end unless --no-wait is given. Exit code: 0 the guest runs on the target, 1 failed, 3 cancelled or not converged.
+Ctrl-C stops the waiting, not the migration.
+
+Examples:
+  $ drover migrate web1 --to h2 --watch
+  $ drover migrate web1 --technique post-copy --max-bandwidth 1Gbit --output json --watch
+  $ drover migrate web1 --to h2 --hold 10m`,
+    )
+    .action((vm: string, flags: Flags) => migrate(context, vm, flags));
+}
+
+export function addPolicyOptions(command: Command): Command {
+  return command
     .option('--max-downtime <duration>', 'longest pause of the guest in pre-copy, e.g. 300ms')
     .option('--max-bandwidth <rate>', 'use no more of the link, e.g. 1Gbit or 100MiB/s')
     .option('--deadline <duration>', 'time that warm-up may take, e.g. 60s')
@@ -48,22 +76,7 @@ export function addMigrate(program: Command, context: Context): void {
       ]),
     )
     .option('--shutdown-timeout <duration>', 'cold: time the guest has to shut down, e.g. 60s')
-    .option('--force-off', 'cold: switch the guest off when it does not shut down in time')
-    .option('--because <text>', 'the reason, kept with the migration')
-    .option('--watch', 'show it live')
-    .option('--no-wait', 'return as soon as it has begun')
-    .option('--dry-run', 'check everything, change nothing')
-    .addHelpText(
-      'after',
-      `
-Waits for the end unless --no-wait is given. Exit code: 0 the guest runs on the target, 1 failed, 3 cancelled or not converged.
-Ctrl-C stops the waiting, not the migration.
-
-Examples:
-  $ drover migrate web1 --to h2 --watch
-  $ drover migrate web1 --technique post-copy --max-bandwidth 1Gbit --output json --watch`,
-    )
-    .action((vm: string, flags: Flags) => migrate(context, vm, flags));
+    .option('--force-off', 'cold: switch the guest off when it does not shut down in time');
 }
 
 async function migrate(context: Context, vm: string, flags: Flags): Promise<void> {
@@ -72,9 +85,19 @@ async function migrate(context: Context, vm: string, flags: Flags): Promise<void
   const migration = await named(context, { vm, host: flags.to }, () => begin(context, client, vm, body));
   const { vmName, source, target, technique, id } = migration;
   if (flags.dryRun) {
-    context.print(
-      migration,
-      () => `${vmName} can move from ${source} to ${target} by ${technique}; nothing was changed`,
+    const { forecast } = migration;
+    context.print(migration, () =>
+      [
+        `${vmName} can move from ${source} to ${target} by ${technique}; nothing was changed`,
+        ...(forecast ? [`  forecast: ${forecastWords(forecast)}`, `  from: ${basisWords(forecast)}`] : []),
+      ].join('\n'),
+    );
+    return;
+  }
+  if (flags.hold !== undefined && !flags.watch) {
+    context.print(migration, () => id);
+    context.say(
+      `${vmName} is warmed up for ${target} and held. Complete it: drover migration switch ${id}; or cancel it: drover migration cancel ${id}`,
     );
     return;
   }
@@ -139,24 +162,30 @@ export async function waitForEnd(context: Context, migration: MigrationView, sho
 }
 
 function bodyOf(flags: Flags): MigrateBody {
-  const { maxDowntime, maxBandwidth, deadline, autoConverge, parallelStreams, shutdownTimeout, forceOff } = flags;
-  const { compression, whenNotConverging } = flags;
   return {
     to: flags.to ?? null,
     technique: flags.technique,
-    policy: {
-      ...(maxDowntime === undefined ? {} : { maxDowntimeMs: parseDurationMs(maxDowntime) }),
-      ...(maxBandwidth === undefined ? {} : { maxBandwidthBytesPerSecond: parseBytesPerSecond(maxBandwidth) }),
-      ...(deadline === undefined ? {} : { deadlineMs: parseDurationMs(deadline) }),
-      ...(autoConverge === undefined ? {} : { autoConverge }),
-      ...(parallelStreams === undefined ? {} : { parallelStreams: parseCount(parallelStreams, '--parallel-streams') }),
-      ...(compression === undefined ? {} : { compression }),
-      ...(whenNotConverging === undefined ? {} : { whenNotConverging }),
-      ...(shutdownTimeout === undefined ? {} : { shutdownTimeoutMs: parseDurationMs(shutdownTimeout) }),
-      ...(forceOff === undefined ? {} : { forceOff }),
-    },
+    policy: policyOf(flags),
     why: flags.because ?? null,
     dryRun: flags.dryRun ?? false,
+    holdMs: flags.hold === undefined ? null : parseDurationMs(flags.hold),
+  };
+}
+
+/** @throws UserError invalid-input */
+export function policyOf(flags: PolicyFlags): NonNullable<MigrateBody['policy']> {
+  const { maxDowntime, maxBandwidth, deadline, autoConverge, parallelStreams, shutdownTimeout, forceOff } = flags;
+  const { compression, whenNotConverging } = flags;
+  return {
+    ...(maxDowntime === undefined ? {} : { maxDowntimeMs: parseDurationMs(maxDowntime) }),
+    ...(maxBandwidth === undefined ? {} : { maxBandwidthBytesPerSecond: parseBytesPerSecond(maxBandwidth) }),
+    ...(deadline === undefined ? {} : { deadlineMs: parseDurationMs(deadline) }),
+    ...(autoConverge === undefined ? {} : { autoConverge }),
+    ...(parallelStreams === undefined ? {} : { parallelStreams: parseCount(parallelStreams, '--parallel-streams') }),
+    ...(compression === undefined ? {} : { compression }),
+    ...(whenNotConverging === undefined ? {} : { whenNotConverging }),
+    ...(shutdownTimeout === undefined ? {} : { shutdownTimeoutMs: parseDurationMs(shutdownTimeout) }),
+    ...(forceOff === undefined ? {} : { forceOff }),
   };
 }
 

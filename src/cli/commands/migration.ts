@@ -5,7 +5,8 @@ import { UserError } from '../../model/failure.ts';
 import { formatBytes, formatBytesPerSecond, formatMs, pageBytes } from '../../model/units.ts';
 import type { MigrationView } from '../../wire/endpoints.ts';
 import { exitCodes, named, type Context } from '../context.ts';
-import { timeline } from '../live.ts';
+import { basisWords, notConvergingWords } from '../forecast-words.ts';
+import { recoveringWords, timeline } from '../live.ts';
 import { outcome, techniqueWords } from '../outcome.ts';
 import { details, table } from '../table.ts';
 import { parseCount, waitForEnd } from './migrate.ts';
@@ -48,6 +49,8 @@ export function addMigration(program: Command, context: Context): void {
     .addHelpText('after', '\nExample:\n  $ drover migration watch web1')
     .action(async (ref: string) => waitForEnd(context, await find(context, ref), 'live'));
 
+  addSwitch(migration, context);
+
   migration
     .command('cancel <id>')
     .description('stop it; the guest goes on running on the source')
@@ -61,6 +64,17 @@ export function addMigration(program: Command, context: Context): void {
       const now = wait ? await context.client().getMigration({ params: { migration: id } }) : view;
       // Here the cancelling was the task: done when it worked, failed when the end came first.
       context.end(now.phase === 'cancelled' || !wait ? exitCodes.done : exitCodes.failed);
+    });
+}
+
+function addSwitch(migration: Command, context: Context): void {
+  migration
+    .command('switch <id>')
+    .description('complete a move that is held ready, and wait for its end')
+    .addHelpText('after', '\nExample:\n  $ drover migration switch web1')
+    .action(async (ref: string) => {
+      const { id } = await find(context, ref);
+      await waitForEnd(context, await context.client().switchMigration({ params: { migration: id } }), 'result');
     });
 }
 
@@ -109,8 +123,12 @@ function migrationTable(list: readonly MigrationView[]): string {
 }
 
 function migrationDetails(view: MigrationView, now: number): string {
-  const { measures, policy } = view;
+  const { measures, policy, forecast } = view;
   const ms = (value: number | null): string | null => (value === null ? null : formatMs(value));
+  const beside = (measured: string | null, expected: string | null): string | null => {
+    if (!forecast?.converges || expected === null) return measured;
+    return measured === null ? `forecast ${expected}` : `${measured} (forecast ${expected})`;
+  };
   const rate = policy.maxBandwidthBytesPerSecond;
   const head = details([
     ['migration', view.id],
@@ -118,8 +136,10 @@ function migrationDetails(view: MigrationView, now: number): string {
     ['from, to', `${view.source} -> ${view.target}`],
     ['technique', techniqueWords(view)],
     ['phase', `${view.phase}: ${phases[view.phase].says}${view.cancellable ? ' (can be cancelled)' : ''}`],
+    ['link', recoveringWords(view.phase, view.sample)],
     ['started', new Date(view.startedAt).toISOString()],
     ['because', view.why.map(({ by, text }) => `${text} (${by})`).join('; ')],
+    ['held until', view.hold && !view.ended ? heldWords(view.hold) : null],
     ['switched', view.switchedToPostCopy?.because],
     [
       'policy',
@@ -127,14 +147,20 @@ function migrationDetails(view: MigrationView, now: number): string {
         `${policy.deadlineMs === null ? '' : `, deadline ${formatMs(policy.deadlineMs)}`}` +
         `${policy.autoConverge ? ', throttles' : ''}, not converging: ${policy.whenNotConverging}`,
     ],
-    ['total time', ms(measures.totalMs)],
-    ['downtime', ms(measures.downtimeMs)],
+    ['forecast', forecast && !forecast.converges ? `does not converge: ${notConvergingWords(forecast)}` : null],
+    ['forecast from', forecast && basisWords(forecast)],
+    ['total time', beside(ms(measures.totalMs), forecast && formatMs(forecast.totalMs))],
+    ['downtime', beside(ms(measures.downtimeMs), forecast && formatMs(forecast.downtimeMs))],
     ["downtime by QEMU's clock", ms(measures.downtimeQemuMs)],
-    ['blackout', ms(measures.blackoutMs)],
-    ['sent', measures.bytes === null ? null : formatBytes(measures.bytes)],
+    ['blackout', beside(ms(measures.blackoutMs), forecast && formatMs(forecast.blackoutMs))],
+    [
+      'sent',
+      beside(measures.bytes === null ? null : formatBytes(measures.bytes), forecast && formatBytes(forecast.bytes)),
+    ],
     ['faults', measures.faults === null ? null : String(measures.faults)],
     ['waiting for faults', ms(measures.faultBlockedMs)],
     ['degraded', ms(measures.degradedMs)],
+    ['link broke', brokenWords(measures)],
     ['throttled', measures.throttlePercent ? `${measures.throttlePercent} %` : null],
     ['first page after', ms(measures.firstPageMs)],
   ]);
@@ -155,6 +181,18 @@ function migrationDetails(view: MigrationView, now: number): string {
   }
   if (view.ended) parts.push(outcome(view).join('\n'));
   return parts.join('\n\n');
+}
+
+function brokenWords({ recoveries, recoveringMs }: MigrationView['measures']): string | null {
+  if (!recoveries) return null;
+  const after = formatMs(recoveringMs ?? 0);
+  return recoveries === 1
+    ? `once in post-copy, joined again after ${after}`
+    : `${recoveries} times in post-copy, joined again after ${after} in all`;
+}
+
+function heldWords({ until, switchRequestedAt }: NonNullable<MigrationView['hold']>): string {
+  return switchRequestedAt === null ? new Date(until).toISOString() : 'told to complete';
 }
 
 function phaseRow({ phase, when, tookMs }: ReturnType<typeof timeline>[number]): string[] {

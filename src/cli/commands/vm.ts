@@ -2,18 +2,22 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { UserError } from '../../model/failure.ts';
+import { defaultPriority } from '../../model/vm.ts';
 import { MiB, formatBytes, parseDurationMs, parseSizeMiB } from '../../model/units.ts';
 import type { NewVm, VmView } from '../../wire/endpoints.ts';
 import { Interrupted, exitCodes, interruptible, named, type Context } from '../context.ts';
 import { details, table } from '../table.ts';
+import { collect, hasLabels, labelWords, parseLabelChanges, parseLabels, parseSelector } from '../labels.ts';
 import { addConsole } from './console.ts';
-import { labelWords } from './host.ts';
 import { parseCount } from './migrate.ts';
+import { addPlacingOptions, placingOf, placingWords, type PlacingFlags } from './vm-placing.ts';
 
 const pollMs = 250;
 /** Copying a large image takes its time. */
 const createDeadlineMs = 15 * 60_000;
 const startDeadlineMs = 2 * 60_000;
+/** Where a host has to be woken first. */
+const wakeDeadlineMs = 15 * 60_000;
 const deleteDeadlineMs = 2 * 60_000;
 /** For the answer to come back once the guest's own time is over. */
 const stopGraceMs = 30_000;
@@ -25,7 +29,7 @@ export function addVm(program: Command, context: Context): void {
     .description('the virtual machines')
     .addHelpText('after', '\nExample:\n  $ drover vm list');
 
-  vm.command('create <name>')
+  addPlacingOptions(vm.command('create <name>'))
     .description('create a VM from an image, a blank disk or a kernel, and start it')
     .option('--image <file>', 'qcow2 or raw image on the host; it is copied, never written')
     .option('--disk <size>', 'grow the image to this, or the size of a blank disk, e.g. 10GiB')
@@ -34,12 +38,16 @@ export function addVm(program: Command, context: Context): void {
     .option('--append <words>', "the kernel's command line, with --kernel")
     .option('--cpus <n>', 'virtual CPUs', '1')
     .option('--memory <size>', 'e.g. 512MiB or 4GiB', '512MiB')
-    .option('--host <host>', 'where it runs (else the host with most room)')
+    .option('--host <host>', 'where it runs (else where it fits best, with the reason)')
     .option('--network <name>', "the network of its card, or 'none'", 'default')
     .option('--pool <name>', 'where its disk is kept', 'default')
     .option('--address <ip>', 'where a prober can reach it')
     .option('--label <key=value>', 'may be given several times', collect, [])
+    .option('--recovery <what>', 'when its host is lost: restart it elsewhere, or manual', 'restart')
+    .option('--restart <when>', 'when its guest ends: never, on-failure, or always', 'on-failure')
+    .option('--priority <n>', '0 to 1000: larger starts first when many must', String(defaultPriority))
     .option('--no-start', 'only create it')
+    .option('--dry-run', 'say whether it could be done, and where; change nothing')
     .option('--no-wait', 'return as soon as it was accepted')
     .addHelpText(
       'after',
@@ -54,11 +62,14 @@ Examples:
     .alias('ls')
     .description('all VMs')
     .option('--host <host>', 'only those on this host')
-    .addHelpText('after', '\nExample:\n  $ drover vm list --host h1')
-    .action(async ({ host }: { host?: string }) => {
-      const vms = await named(context, { host }, () =>
+    .option('--selector <key=value>', 'only those with this label; may be given several times', collect, [])
+    .addHelpText('after', '\nExamples:\n  $ drover vm list --host h1\n  $ drover vm list --selector tier=web')
+    .action(async ({ host, selector }: { host?: string; selector: readonly string[] }) => {
+      const wanted = parseSelector(selector);
+      const all = await named(context, { host }, () =>
         context.client().listVms(host === undefined ? {} : { query: { host } }),
       );
+      const vms = all.filter(({ labels }) => hasLabels(labels, wanted));
       context.print(vms, () => (vms.length === 0 ? 'no VMs' : vmTable(vms)));
     });
 
@@ -70,15 +81,49 @@ Examples:
       context.print(view, () => vmDetails(view));
     });
 
+  addPlacingOptions(vm.command('set <vm>'))
+    .description('change where a VM may be, and what becomes of it when its host is lost or its guest ends')
+    .option('--recovery <what>', 'restart: started elsewhere; manual: left for a person')
+    .option('--restart <when>', 'never; on-failure: when it died; always: also when it powered itself off')
+    .option('--priority <n>', '0 to 1000: larger starts first when many must')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ drover vm set web1 --priority 900 --restart always\n  $ drover vm set web1 --apart web --pin h1,h2',
+    )
+    .action(async (name: string, flags: SetFlags) => {
+      const placing = placingOf(flags);
+      const body = {
+        ...(flags.recovery === undefined ? {} : { recovery: parseRecovery(flags.recovery) }),
+        ...(flags.restart === undefined ? {} : { restart: parseRestart(flags.restart) }),
+        ...(flags.priority === undefined ? {} : { priority: parsePriority(flags.priority) }),
+        ...(Object.keys(placing).length === 0 ? {} : { placing }),
+      };
+      const view = await named(context, { vm: name }, () => context.client().updateVm({ params: { vm: name }, body }));
+      const where = placingWords(view);
+      context.print(view, () => `${view.name}: ${recoveryWords(view)}${where === '' ? '' : `; ${where}`}`);
+    });
+
+  vm.command('label <vm> <labels...>')
+    .description('set labels of a VM (key=value) and remove them (key-); selectors and tasks go by them')
+    .addHelpText('after', '\nExamples:\n  $ drover vm label web1 tier=web owner=ann\n  $ drover vm label web1 owner-')
+    .action(async (name: string, words: string[]) => {
+      const body = { labels: parseLabelChanges(words) };
+      const view = await named(context, { vm: name }, () => context.client().updateVm({ params: { vm: name }, body }));
+      context.print(view, () => `${view.name}: ${labelWords(view.labels) || 'no labels'}`);
+    });
+
   vm.command('start <vm>')
     .description('start a VM that is off')
     .option('--host <host>', 'where (else where it last ran)')
+    .option('--dry-run', 'say whether it could be done; change nothing')
     .option('--no-wait', 'return as soon as it was accepted')
     .addHelpText('after', '\nExample:\n  $ drover vm start web1')
-    .action(async (name: string, flags: { host?: string; wait: boolean }) => {
+    .action(async (name: string, flags: { host?: string; dryRun?: true; wait: boolean }) => {
+      const { dryRun = false } = flags;
       const view = await named(context, { vm: name, host: flags.host }, () =>
-        context.client().startVm({ params: { vm: name }, body: { host: flags.host ?? null } }),
+        context.client().startVm({ params: { vm: name }, body: { host: flags.host ?? null, dryRun } }),
       );
+      if (dryRun) return context.print(view, () => `${view.name} would be started on ${view.host}`);
       await settle(context, view, { wanted: 'running', wait: flags.wait, deadlineMs: startDeadlineMs });
     });
 
@@ -86,12 +131,15 @@ Examples:
     .description('shut a VM down by its power button')
     .option('--force', 'switch it off at once; what the guest has not written is lost')
     .option('--timeout <duration>', 'time the guest has to shut down', '60s')
+    .option('--dry-run', 'say whether it could be done; change nothing')
     .option('--no-wait', 'return as soon as it was accepted')
     .addHelpText('after', '\nExample:\n  $ drover vm stop web1 --timeout 2m')
-    .action(async (name: string, flags: { force?: true; timeout: string; wait: boolean }) => {
+    .action(async (name: string, flags: { force?: true; timeout: string; dryRun?: true; wait: boolean }) => {
       const timeoutMs = parseDurationMs(flags.timeout);
-      const body = { force: flags.force ?? false, timeoutMs };
+      const { dryRun = false } = flags;
+      const body = { force: flags.force ?? false, timeoutMs, dryRun };
       const view = await named(context, { vm: name }, () => context.client().stopVm({ params: { vm: name }, body }));
+      if (dryRun) return context.print(view, () => `${view.name} would be stopped`);
       await settle(context, view, { wanted: 'stopped', wait: flags.wait, deadlineMs: timeoutMs + stopGraceMs });
     });
 
@@ -99,6 +147,7 @@ Examples:
     .alias('rm')
     .description('delete a VM that is off; its disks are kept')
     .option('--delete-disks', 'delete its disks too')
+    .option('--dry-run', 'say whether it could be done; change nothing')
     .option('-y, --yes', 'do not ask')
     .option('--no-wait', 'return as soon as it was accepted')
     .addHelpText('after', '\nExample:\n  $ drover vm delete web1 --delete-disks --yes')
@@ -107,7 +156,13 @@ Examples:
   addConsole(vm, context);
 }
 
-interface CreateFlags {
+interface SetFlags extends PlacingFlags {
+  readonly recovery?: string;
+  readonly restart?: string;
+  readonly priority?: string;
+}
+
+interface CreateFlags extends PlacingFlags {
   readonly image?: string;
   readonly disk?: string;
   readonly kernel?: string;
@@ -120,13 +175,19 @@ interface CreateFlags {
   readonly pool: string;
   readonly address?: string;
   readonly label: readonly string[];
+  readonly recovery: string;
+  readonly restart: string;
+  readonly priority: string;
   readonly start: boolean;
+  readonly dryRun?: true;
   readonly wait: boolean;
 }
 
 async function create(context: Context, name: string, flags: CreateFlags): Promise<void> {
   const body = newVmOf(name, flags, context.surroundings.cwd);
   const view = await named(context, { host: flags.host }, () => context.client().createVm({ body }));
+  if (view.placedBecause !== null) context.say(`${name} goes to ${view.host}: ${view.placedBecause}`);
+  if (flags.dryRun) return context.print(view, () => `${name} would be created on ${view.host}`);
   const wanted = flags.start ? 'running' : 'stopped';
   await settle(context, view, { wanted, wait: flags.wait, deadlineMs: createDeadlineMs });
 }
@@ -162,24 +223,41 @@ function newVmOf(name: string, flags: CreateFlags, cwd: string): NewVm {
     pool: flags.pool,
     network: flags.network === 'none' ? null : flags.network,
     address: flags.address ?? null,
-    labels: Object.fromEntries(flags.label.map(parseLabel)),
+    labels: parseLabels(flags.label, '--label'),
     host: flags.host ?? null,
+    recovery: parseRecovery(flags.recovery),
+    restart: parseRestart(flags.restart),
+    priority: parsePriority(flags.priority),
+    placing: placingOf(flags),
     start: flags.start,
+    dryRun: flags.dryRun ?? false,
   };
 }
 
-function collect(value: string, before: readonly string[]): string[] {
-  return [...before, value];
+function parseRecovery(text: string): VmView['recovery'] {
+  if (text === 'restart' || text === 'manual') return text;
+  throw new UserError('invalid-input', `There is no recovery '${text}'.`, 'Use --recovery restart or manual.');
 }
 
-function parseLabel(text: string): [string, string] {
-  const equals = text.indexOf('=');
-  if (equals > 0) return [text.slice(0, equals), text.slice(equals + 1)];
-  throw new UserError('invalid-input', `'${text}' is not a label.`, 'Write key=value, for example --label use=web.');
+function parseRestart(text: string): VmView['restart'] {
+  if (text === 'never' || text === 'on-failure' || text === 'always') return text;
+  throw new UserError('invalid-input', `There is no restart '${text}'.`, 'Use --restart never, on-failure or always.');
+}
+
+function parsePriority(text: string): number {
+  const priority = Number(text);
+  if (/^\d+$/.test(text) && priority <= 1000) return priority;
+  throw new UserError('invalid-input', `'${text}' is not a priority.`, 'Use --priority with 0 to 1000.');
+}
+
+function recoveryWords({ recovery, restart, priority }: VmView): string {
+  const what = recovery === 'restart' ? 'started elsewhere when its host is lost' : 'left for a person';
+  return `recovery ${recovery} (${what}), restart ${restart}, priority ${priority}`;
 }
 
 interface DeleteFlags {
   readonly deleteDisks?: true;
+  readonly dryRun?: true;
   readonly yes?: true;
   readonly wait: boolean;
 }
@@ -188,6 +266,12 @@ async function remove(context: Context, name: string, flags: DeleteFlags): Promi
   const { stdin } = context.surroundings;
   const client = context.client();
   const view = await named(context, { vm: name }, () => client.getVm({ params: { vm: name } }));
+  if (flags.dryRun) {
+    const disks = flags.deleteDisks ? 'delete' : 'keep';
+    const query = { disks, dryRun: 'true' } as const;
+    const would = await client.deleteVm({ params: { vm: view.id }, query });
+    return context.print(would, () => `${view.name} would be deleted`);
+  }
   if (stdin.isTTY && !flags.yes) {
     const disks = view.disks.map(({ file }) => file).join(', ');
     const what = flags.deleteDisks && disks !== '' ? ` and its disks (${disks})` : '';
@@ -227,6 +311,8 @@ interface Wanted {
 /** Waits until the VM is what it was asked to become, prints it, and fails when it became something else. */
 async function settle(context: Context, first: VmView, { wanted, wait, deadlineMs }: Wanted): Promise<void> {
   const client = context.client();
+  if (wait && first.state === 'waiting') context.say(`${first.name} waits: ${first.message ?? 'for a host'}`);
+  const longestMs = first.state === 'waiting' ? Math.max(deadlineMs, wakeDeadlineMs) : deadlineMs;
   let begun = false;
   const ended = (view: VmView): boolean => {
     if (view.state === wanted || view.state === 'crashed') return true;
@@ -239,7 +325,7 @@ async function settle(context: Context, first: VmView, { wanted, wait, deadlineM
   };
   const view =
     wait && !ended(first)
-      ? await poll(context, deadlineMs, `${first.name} to be ${wanted}`, async (signal) => {
+      ? await poll(context, longestMs, `${first.name} to be ${wanted}`, async (signal) => {
           const now = await client.getVm({ params: { vm: first.id } }, { signal });
           return ended(now) ? now : undefined;
         })
@@ -288,12 +374,15 @@ async function poll<T>(
 }
 
 function vmTable(vms: readonly VmView[]): string {
-  return table(
+  const waiting = vms
+    .filter(({ state }) => state === 'waiting')
+    .map(({ name, message }) => `${name} waits: ${message}`);
+  const list = table(
     ['VM', 'STATE', 'HOST', 'CPUS', 'MEMORY', 'BUSY', 'ADDRESS', 'MIGRATION'],
     vms.map((vm) => [
       vm.name,
       vm.state,
-      vm.hostState === 'silent' ? `${vm.host} (silent)` : vm.host,
+      vm.state === 'waiting' ? '-' : vm.hostState === 'silent' ? `${vm.host} (silent)` : vm.host,
       String(vm.cpus),
       formatBytes(vm.memoryMiB * MiB),
       vm.cpuCores === null ? '-' : vm.cpuCores.toFixed(2),
@@ -301,6 +390,7 @@ function vmTable(vms: readonly VmView[]): string {
       vm.migration ?? '-',
     ]),
   );
+  return [list, ...waiting].join('\n');
 }
 
 function vmDetails(vm: VmView): string {
@@ -320,6 +410,8 @@ function vmDetails(vm: VmView): string {
     ['address', vm.address],
     ['labels', labelWords(vm.labels)],
     ['migration', vm.migration],
+    ['when its host is lost', recoveryWords(vm)],
+    ['kept', placingWords(vm)],
     ['generation', String(vm.generation)],
     ['created', new Date(vm.createdAt).toISOString()],
   ]);

@@ -1,16 +1,17 @@
 /** Migrations over the API. */
 import type { Handler } from '../handler.ts';
 import { isEnd } from '../../migration/phases.ts';
+import { pageOf } from '../pages.ts';
 import { migrationView } from '../views.ts';
 
-export const listMigrations: Handler<'listMigrations'> = ({ query }, { plane }) => {
+export const listMigrations: Handler<'listMigrations'> = ({ query }, call) => {
+  const { plane } = call;
   const vm = query.vm === undefined ? undefined : plane.fleet.findVm(query.vm).id;
-  return [...plane.fleet.migrations.values()]
+  const migrations = [...plane.fleet.migrations.values()]
     .filter((migration) => vm === undefined || migration.vm === vm)
     .filter((migration) => query.open === undefined || isEnd(migration.phase) === (query.open === 'false'))
-    .toReversed()
-    .slice(0, query.limit)
-    .map((migration) => migrationView(plane, migration));
+    .toReversed();
+  return pageOf(call, migrations, query, ({ id }) => id, 'descending').map((each) => migrationView(plane, each));
 };
 
 export const getMigration: Handler<'getMigration'> = ({ params }, { plane }) =>
@@ -18,6 +19,9 @@ export const getMigration: Handler<'getMigration'> = ({ params }, { plane }) =>
 
 export const cancelMigration: Handler<'cancelMigration'> = async ({ params }, { plane }) =>
   migrationView(plane, await plane.migrations.cancel(params.migration));
+
+export const switchMigration: Handler<'switchMigration'> = async ({ params }, { plane }) =>
+  migrationView(plane, await plane.migrations.switchNow(params.migration));
 
 export const recordBlackout: Handler<'recordBlackout'> = async ({ params, body }, { plane }) =>
   migrationView(plane, await plane.migrations.recordBlackout(params.migration, body.blackoutMs));

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { VmSpec } from '../../model/vm.ts';
-import { freeze, localize } from './argv.ts';
+import { freeze, hasAgentPort, localize } from './argv.ts';
 
 const spec: VmSpec = {
   cpus: 2,
@@ -22,6 +22,15 @@ test('source and target differ in pools and taps only, and nothing of a user is 
   expect(here).toContain('/a,"b/k');
   const disk = JSON.parse(here[here.indexOf('-blockdev') + 1] ?? '') as { file: { filename: string } };
   expect(disk.file.filename).toBe('/a,"b/vm/d.qcow2');
+});
+
+test('a new guest has a port for an agent; one frozen before has none, wherever it goes, as the other side would lack it', () => {
+  const running = freeze(spec);
+  expect(hasAgentPort(running)).toBe(true);
+  const here = localize(running, { taps: ['tap0'], pools: { p: '/a' } });
+  expect(here.some((argument) => argument.includes('org.qemu.guest_agent.0'))).toBe(true);
+  expect(here.join(' ')).not.toContain('.sock'); // the host's end is the host's own
+  for (const argvVersion of [1, 2] as const) expect(hasAgentPort({ ...running, argvVersion })).toBe(false);
 });
 
 test('a file outside its pool and a pool this host has not are refused', () => {

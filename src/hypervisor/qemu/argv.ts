@@ -11,10 +11,18 @@ import type { DiskSpec, NicSpec, RunningSpec, VmSpec } from '../../model/vm.ts';
 /** Slots on the root bus; q35's own devices use 0x1f. */
 const firstDiskSlot = 0x10;
 const firstNicSlot = 0x08;
+/** By this device a guest's kernel says that it has panicked. */
+const panicSlot = 0x07;
+/** Its one port leads to the agent in the guest. */
+const serialSlot = 0x06;
+/** What QEMU's guest agent looks for. */
+const agentPort = 'org.qemu.guest_agent.0';
+/** Guests frozen before this have no port for an agent, and get none on their way to another host. */
+const agentSince = 3;
 export const maxDisks = 8;
 export const maxNics = 8;
 
-/** The guest-visible part of the command line. Pure; the same spec always gives the same list for argv version 1. */
+/** The guest-visible part of the command line. Pure; the same spec always gives the same list for one argv version: 2 added pvpanic, 3 the agent's port. */
 export function freeze(spec: VmSpec): RunningSpec {
   if (spec.disks.length > maxDisks || spec.nics.length > maxNics) {
     throw new RangeError(`a VM has at most ${maxDisks} disks and ${maxNics} network cards`);
@@ -41,8 +49,14 @@ export function freeze(spec: VmSpec): RunningSpec {
     ...boot(spec),
     ...spec.disks.flatMap((each, index) => disk(each, index, spec.boot.kind)),
     ...spec.nics.flatMap(nic),
+    '-device',
+    `pvpanic-pci,id=panic,addr=0x${panicSlot.toString(16)}`,
+    '-device',
+    `virtio-serial-pci,id=serial,addr=0x${serialSlot.toString(16)}`,
+    '-device',
+    `virtserialport,bus=serial.0,nr=1,id=agent0,chardev=agent,name=${agentPort}`,
   ];
-  return { argvVersion: 1, argv, spec };
+  return { argvVersion: agentSince, argv, spec };
 }
 
 function boot(spec: VmSpec): string[] {
@@ -90,6 +104,11 @@ function nic(spec: NicSpec, index: number): string[] {
     '-device',
     `virtio-net-pci,id=nic${index},netdev=net${index},mac=${spec.mac.replaceAll(',', ',,')},romfile=,addr=0x${slot}`,
   ];
+}
+
+/** Has it a port for an agent in the guest? Then the chardev `agent` is to be there, wherever it runs. */
+export function hasAgentPort(running: RunningSpec): boolean {
+  return running.argvVersion >= agentSince;
 }
 
 /** Fills in what belongs to this host. @throws RangeError for a placeholder this host has no value for */

@@ -9,7 +9,9 @@
  *
  * Not here: when to switch or stop (migration/steer.ts), journals and handover (agent/).
  */
+import { connect, createServer } from 'node:net';
 import type { Endpoint } from '../../model/host.ts';
+import { systemClock } from '../../runtime/clock.ts';
 import type {
   GuestEvent,
   GuestState,
@@ -20,7 +22,7 @@ import type {
 } from '../hypervisor.ts';
 import { QmpCommandError } from './qmp-errors.ts';
 import type { QmpEvent } from './qmp-events.ts';
-import type { QmpConnection } from './qmp.ts';
+import type { Qmp } from './monitor.ts';
 import type { Commands } from './types.gen.ts';
 
 type Capability = Commands['migrate-set-capabilities']['args']['capabilities'][number]['capability'];
@@ -29,6 +31,16 @@ type MigrationStatus = NonNullable<Commands['query-migrate']['reply']['status']>
 
 /** More than any link: QEMU's own default of 128 MiB/s would be a limit nobody asked for. */
 const unlimitedBytesPerSecond = 16 * 1024 ** 3;
+
+/**
+ * For a held transfer (measured, 10.0): what QEMU still has to send never fits into the smallest limit it takes, so it does
+ * not look for new dirty pages thousands of times a second while it waits.
+ */
+const heldDowntimeMs = 1;
+/** Less than any page: QEMU then sends one buffer in each of its 100 ms windows, 1.3 MB/s in all, and sleeps between. */
+const trickleBytesPerSecond = 40;
+/** QEMU's own upper bound for downtime-limit. */
+const longestDowntimeMs = 2_000_000;
 
 function wantedCapabilities(options: TransferOptions, side: 'source' | 'target'): [Capability, boolean][] {
   return [
@@ -41,13 +53,15 @@ function wantedCapabilities(options: TransferOptions, side: 'source' | 'target')
     ['multifd', options.parallelStreams > 0],
     ['xbzrle', options.compression === 'xbzrle'],
     ['auto-converge', options.autoConverge],
+    // Asked for by the source alone: QEMU then waits for a word that no target says, unless the guest is stopped.
+    ['switchover-ack', options.hold && side === 'source'],
     ['late-block-activate', true],
   ];
 }
 
 /** Sets both ends alike. Capabilities this QEMU does not know are left out when off, and refused by it when on. */
 export async function prepareTransfer(
-  qmp: QmpConnection,
+  qmp: Qmp,
   options: TransferOptions,
   side: 'source' | 'target',
   memoryMiB: number,
@@ -60,7 +74,7 @@ export async function prepareTransfer(
     if (capabilities.length > 0) await qmp.execute('migrate-set-capabilities', { capabilities });
   }
   await qmp.execute('migrate-set-parameters', {
-    'downtime-limit': options.downtimeLimitMs,
+    'downtime-limit': options.hold && side === 'source' ? heldDowntimeMs : options.downtimeLimitMs,
     'max-bandwidth': options.maxBandwidthBytesPerSecond ?? unlimitedBytesPerSecond,
     'max-postcopy-bandwidth': options.maxBandwidthBytesPerSecond ?? 0,
     ...(options.parallelStreams > 0
@@ -76,23 +90,37 @@ export async function prepareTransfer(
 }
 
 /** Listens on a free port of that address. */
-export async function listenForTransfer(qmp: QmpConnection, address: string): Promise<Endpoint> {
-  await qmp.execute('migrate-incoming', { uri: `tcp:${address}:0` });
+export async function listenForTransfer(qmp: Qmp, address: string): Promise<Endpoint> {
+  await qmp.execute('migrate-incoming', { uri: uriOf({ address, port: 0 }) });
   const { 'socket-address': sockets } = await qmp.execute('query-migrate');
   const socket = sockets?.[0];
   if (socket?.type !== 'inet') throw new Error('QEMU listens, but does not say on which port');
   return { address, port: Number(socket.port) };
 }
 
-export function transferOf(qmp: QmpConnection, memoryMiB: number): Transfer {
+export function transferOf(qmp: Qmp, memoryMiB: number): Transfer {
+  /** Addresses that have answered: when they do not any more, the network is gone. Others may have a firewall before them. */
+  const answering = new Set<string>();
   return {
     async start(to, options) {
+      void answers(to.address).then(
+        (answer) => answer && answering.add(to.address),
+        () => {},
+      );
       await prepareTransfer(qmp, options, 'source', memoryMiB);
-      await qmp.execute('migrate', { uri: `tcp:${to.address}:${to.port}` });
+      await qmp.execute('migrate', { uri: uriOf(to) });
     },
     numbers: () => readNumbers(qmp),
     async limitDowntime(ms) {
       await qmp.execute('migrate-set-parameters', { 'downtime-limit': ms });
+    },
+    async limitBandwidth(limit) {
+      const bytesPerSecond = limit === 'trickle' ? trickleBytesPerSecond : (limit ?? unlimitedBytesPerSecond);
+      await qmp.execute('migrate-set-parameters', { 'max-bandwidth': bytesPerSecond });
+    },
+    async completeNow() {
+      await qmp.execute('migrate-set-parameters', { 'downtime-limit': longestDowntimeMs });
+      await qmp.execute('stop');
     },
     async switchToPostCopy() {
       await qmp.execute('migrate-start-postcopy');
@@ -106,17 +134,88 @@ export function transferOf(qmp: QmpConnection, memoryMiB: number): Transfer {
       await qmp.execute('migrate_cancel');
     },
     async cutConnection() {
-      await qmp.executeOob('yank', { instances: [{ type: 'migration' }] });
+      try {
+        await qmp.executeOob('yank', { instances: [{ type: 'migration' }] });
+      } catch (error) {
+        if (!(error instanceof QmpCommandError) || !(await isStuck(qmp))) throw error;
+        await qmp.execute('quit');
+      }
+    },
+    async pause() {
+      await qmp.executeOob('migrate-pause');
+    },
+    async listenAgain(listenOn) {
+      // QEMU would choose a port, but could not be asked which: that question waits for its main loop.
+      const endpoint = { address: listenOn, port: await freePort(listenOn) };
+      await qmp.executeOob('migrate-recover', { uri: uriOf(endpoint) });
+      return endpoint;
+    },
+    async resume(to) {
+      // QEMU's connect cannot be ended: on a dead network it tries again after 1, 2, 4, 8 s, and sleeps while the link comes back.
+      if (await answers(to.address)) answering.add(to.address);
+      else if (answering.has(to.address)) throw new Error(`no answer from ${to.address}`);
+      await qmp.execute('migrate', { uri: uriOf(to), resume: true });
     },
   };
 }
 
-async function readNumbers(qmp: QmpConnection): Promise<TransferNumbers> {
+/**
+ * QEMU 10.0, whose target dies while a post-copy's execution state is sent: it has no connection any more but says `device` for ever
+ * ("Unknown ending state 13"), with the guest in finish-migrate, where `cont` is refused. Asked after the connection was found gone:
+ * a transfer that ends properly says so before it lets the connection go.
+ */
+async function isStuck(qmp: Pick<Qmp, 'execute'>): Promise<boolean> {
+  return (await qmp.execute('query-migrate')).status === 'device';
+}
+
+const uriOf = ({ address, port }: Endpoint) => `tcp:${address.includes(':') ? `[${address}]` : address}:${port}`;
+
+const noServicePort = 9;
+const answerMs = 1000;
+
+/**
+ * Does that address answer at all? Asked at a port of no service, because QEMU takes whoever connects to its own for the source.
+ * @throws when the system knows of no way to it
+ */
+function answers(address: string): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host: address, port: noServicePort });
+    const timer = systemClock.setTimeout(() => end(() => resolve(false)), answerMs);
+    const end = (settle: () => void) => {
+      timer.cancel();
+      socket.destroy();
+      settle();
+    };
+    socket.once('connect', () => end(() => resolve(true)));
+    socket.once('error', (error: NodeJS.ErrnoException) =>
+      end(() => (error.code === 'ECONNREFUSED' ? resolve(true) : reject(error))),
+    );
+  });
+}
+
+/** A port that nobody listens on now. Somebody may take it first: then QEMU refuses, and the caller tries again. */
+function freePort(address: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, address, () => {
+      const bound = server.address();
+      server.close(() =>
+        typeof bound === 'object' && bound ? resolve(bound.port) : reject(new Error(`no free port on ${address}`)),
+      );
+    });
+  });
+}
+
+async function readNumbers(qmp: Qmp): Promise<TransferNumbers> {
   const reply = await qmp.execute('query-migrate', {}, { timeoutMs: 2000 });
   const { ram } = reply;
   const state = reply.status === undefined ? ({ kind: 'none' } as const) : stateOf(reply.status);
   return {
-    state: state.kind === 'failed' ? { kind: 'failed', words: reply['error-desc'] ?? '' } : state,
+    state:
+      state.kind === 'failed' || state.kind === 'post-copy-broken'
+        ? { kind: state.kind, words: reply['error-desc'] ?? '' }
+        : state,
     totalBytes: ram?.total ?? 0,
     remainingBytes: ram?.remaining ?? 0,
     sentBytes: ram?.transferred ?? 0,
@@ -147,9 +246,10 @@ function stateOf(status: MigrationStatus): TransferState {
     case 'postcopy-active':
       return { kind: 'post-copy' };
     case 'postcopy-paused':
+      return { kind: 'post-copy-broken' };
     case 'postcopy-recover':
     case 'postcopy-recover-setup':
-      return { kind: 'post-copy-broken' };
+      return { kind: 'post-copy-rejoining' };
     case 'completed':
       return { kind: 'completed' };
     case 'cancelled':
@@ -161,11 +261,21 @@ function stateOf(status: MigrationStatus): TransferState {
   }
 }
 
+/** What the events would have told to one who was not connected. */
+export async function readRunAndTransfer(
+  qmp: Qmp,
+): Promise<{ isRunning: boolean; transfer: TransferState; wasInPostCopy: boolean }> {
+  const { running } = await qmp.execute('query-status');
+  const { status, ram } = await qmp.execute('query-migrate');
+  const transfer: TransferState = status === undefined ? { kind: 'none' } : stateOf(status);
+  return { isRunning: running, transfer, wasInPostCopy: (ram?.['postcopy-bytes'] ?? 0) > 0 };
+}
+
 /** How often the two answers may contradict each other before the last one is taken. */
 const readsAtMost = 20;
 
 /** Where the guest stands, by QEMU's run state and migration state together. */
-export async function readGuestState(qmp: QmpConnection): Promise<GuestState> {
+export async function readGuestState(qmp: Qmp): Promise<GuestState> {
   const readTransfer = async () => (await qmp.execute('query-migrate')).status;
   let before = await readTransfer();
   for (let reads = 1; ; reads++) {
@@ -180,7 +290,8 @@ export async function readGuestState(qmp: QmpConnection): Promise<GuestState> {
 /** QEMU's two states in one word of ours. */
 export function guestStateOf(runState: RunState, status: MigrationStatus | undefined): GuestState {
   const transfer = status === undefined ? 'none' : stateOf(status).kind;
-  const postCopy = transfer === 'post-copy' || transfer === 'post-copy-broken';
+  const broken = transfer === 'post-copy-broken' || transfer === 'post-copy-rejoining';
+  const postCopy = transfer === 'post-copy' || broken;
   switch (runState) {
     case 'inmigrate':
       // The state is here already, or about to be: `cont` is taken now and carried out when it is.
@@ -193,13 +304,15 @@ export function guestStateOf(runState: RunState, status: MigrationStatus | undef
       // `completed` comes a moment before `postmigrate`, and its event does not come again.
       if (transfer === 'completed') return 'sent';
       if (transfer === 'post-copy') return 'sending-post-copy';
-      return transfer === 'post-copy-broken' ? 'broken-post-copy' : 'sending';
+      return broken ? 'broken-post-copy' : 'sending';
     case 'paused':
     case 'prelaunch':
       if (transfer === 'completed') return 'loaded';
+      // Paused by us to complete a held move.
+      if (transfer === 'sending' || transfer === 'switching') return 'sending';
       return postCopy ? 'switched' : 'paused';
     default:
-      if (transfer === 'post-copy-broken') return 'broken-post-copy';
+      if (broken) return 'broken-post-copy';
       return transfer === 'sending' || transfer === 'switching' || transfer === 'preparing' ? 'sending' : 'running';
   }
 }
@@ -212,7 +325,9 @@ export function guestEventOf(event: QmpEvent): GuestEvent | undefined {
     case 'RESUME':
       return { at: event.qemuTimeMs, kind: 'resumed' };
     case 'SHUTDOWN':
-      return event.data.guest ? { at: event.qemuTimeMs, kind: 'powered-off' } : undefined;
+      // QEMU calls the end of a guest that has panicked a shutdown by the guest as well.
+      if (!event.data.guest || event.data.reason === 'guest-panic') return undefined;
+      return { at: event.qemuTimeMs, kind: 'powered-off' };
     case 'GUEST_PANICKED':
       return { at: event.qemuTimeMs, kind: 'panicked' };
     case 'MIGRATION_PASS':

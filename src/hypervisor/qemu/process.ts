@@ -30,6 +30,8 @@ export interface GuestFiles {
   /** A second monitor, for people and emergencies: QEMU serves one client a socket. */
   readonly rescue: string;
   readonly console: string;
+  /** The host's end of the port to the agent in the guest. */
+  readonly agent: string;
   readonly json: string;
   readonly log: string;
 }
@@ -55,6 +57,7 @@ export function filesOf(runDir: string, logDir: string, key: GuestKey): GuestFil
     qmp: join(dir, 'qmp.sock'),
     rescue: join(dir, 'rescue.sock'),
     console: join(dir, 'console.sock'),
+    agent: join(dir, 'agent.sock'),
     json: join(dir, 'guest.json'),
     log: join(logDir, `${key.vm}.${key.generation}.log`),
   };
@@ -173,7 +176,7 @@ export function sweep(runDir: string, running: readonly GuestFile[]): void {
   }
 }
 
-function readCommandLine(pid: number): string[] {
+export function readCommandLine(pid: number): string[] {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
   } catch {
@@ -182,14 +185,14 @@ function readCommandLine(pid: number): string[] {
 }
 
 /** Start time in clock ticks since boot: with the pid, names a process for ever. */
-function startTicksOf(pid: number): string | undefined {
+export function startTicksOf(pid: number): string | undefined {
   return statFields(pid)?.[19];
 }
 
-/** Fields of /proc/PID/stat after the name, from the state (field 3) on. */
-export function statFields(pid: number): string[] | undefined {
+/** Fields of /proc/PID/stat after the name, from the state (field 3) on; of the process, or of one of its threads. */
+export function statFields(pid: number, thread?: string): string[] | undefined {
   try {
-    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const text = readFileSync(thread === undefined ? `/proc/${pid}/stat` : `/proc/${pid}/task/${thread}/stat`, 'utf8');
     return text.slice(text.lastIndexOf(')') + 2).split(' ');
   } catch {
     return undefined;

@@ -1,6 +1,7 @@
 /** The hypervisor interface over real QEMU: processes, monitor connections and guests together. */
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { systemClock } from '../../runtime/clock.ts';
+import type { MemoryUse } from '../../model/forecast.ts';
 import type { Ability, Endpoint, GuestLoad } from '../../model/host.ts';
 import type { RunningSpec } from '../../model/vm.ts';
 import {
@@ -9,22 +10,26 @@ import {
   type GuestEvent,
   type GuestGone,
   type GuestKey,
+  type GuestTasks,
   type Hypervisor,
   type HypervisorDescription,
   type LaunchOptions,
   type TransferOptions,
 } from '../hypervisor.ts';
-import { freeze, localize } from './argv.ts';
+import { freeze, hasAgentPort, localize } from './argv.ts';
+import { GuestAgent } from './guest-agent.ts';
+import { tasksOver } from './guest-tasks.ts';
 import type { QemuInstallation } from './locate.ts';
-import { guestEventOf, listenForTransfer, prepareTransfer, readGuestState, transferOf } from './migrate.ts';
+import { listenForTransfer, prepareTransfer, readGuestState, transferOf } from './migrate.ts';
 import * as processes from './process.ts';
+import { readMemoryUse } from './memory-use.ts';
+import { Monitor } from './monitor.ts';
 import { connectQmp, type QmpConnection } from './qmp.ts';
-import type { QmpEvent } from './qmp-events.ts';
 
 const startTimeoutMs = 15_000;
 const quitTimeoutMs = 3000;
 /** For each of its two monitors. */
-const adoptTimeoutMs = 5000;
+const adoptTimeoutMs = 2500;
 
 export interface QemuOptions {
   readonly qemu: QemuInstallation;
@@ -60,7 +65,12 @@ class QemuHypervisor implements Hypervisor {
             ok: false,
             reason: `QEMU ${version} without KVM corrupts guest memory in live moves; 10.0 or newer is needed`,
           };
-    return { version, accel, machines, liveMigration, postCopy: postCopyAbility() };
+    const { major, minor } = qemu.version;
+    const hold: Ability =
+      major > 8 || (major === 8 && minor >= 1)
+        ? { ok: true }
+        : { ok: false, reason: `QEMU ${version} cannot hold a move before its end; 8.1 or newer is needed` };
+    return { version, accel, machines, liveMigration, postCopy: postCopyAbility(), hold };
   }
 
   async launch(options: LaunchOptions): Promise<Guest> {
@@ -89,17 +99,14 @@ class QemuHypervisor implements Hypervisor {
     return guests.filter((guest) => guest !== undefined);
   }
 
-  /** A guest whose monitor does not answer is not a guest that is gone: better no agent than one that says so. */
+  /** A guest whose monitor does not answer is not a guest that is gone: it is kept, and connected to when it answers. */
   async #adoptOne(file: processes.FoundProcess): Promise<Guest | undefined> {
     const files = processes.filesOf(this.#options.runDir, this.#options.logDir, file.key);
     const connect = (path: string) => connectQmp({ path, timeoutMs: adoptTimeoutMs });
-    try {
-      return new QemuGuest(file, files, await connect(files.qmp));
-    } catch {
-      if (!processes.isAlive(file.pid, file.startTicks)) return undefined; // it ended meanwhile
-      // Somebody else may hold the first monitor.
-      return new QemuGuest(file, files, await connect(files.rescue));
-    }
+    // Somebody else may hold the first monitor.
+    const connection = await connect(files.qmp).catch(() => connect(files.rescue).catch(() => undefined));
+    if (!connection && !processes.isAlive(file.pid, file.startTicks)) return undefined; // it ended meanwhile
+    return new QemuGuest(file, files, connection);
   }
 
   async #start(options: LaunchOptions, extra: readonly string[]): Promise<QemuGuest> {
@@ -116,10 +123,16 @@ class QemuHypervisor implements Hypervisor {
       '-chardev',
       `socket,id=console,path=${doubled(files.console)},server=on,wait=off,` +
         `logfile=${doubled(`${logDir}/${options.key.vm}.console.log`)},logappend=on`,
+      ...(hasAgentPort(options.running)
+        ? ['-chardev', `socket,id=agent,path=${doubled(files.agent)},server=on,wait=off`]
+        : []),
       '-qmp',
       `unix:${files.qmp},server=on,wait=off`,
       '-qmp',
       `unix:${files.rescue},server=on,wait=off`,
+      // A guest that has panicked ends, whoever configured its kernel: what follows is decided elsewhere.
+      '-action',
+      'panic=shutdown',
       '-msg',
       'timestamp=on',
       ...extra,
@@ -241,24 +254,34 @@ class QemuGuest implements Guest {
   readonly consolePath: string;
   readonly gone: Promise<GuestGone>;
   readonly transfer;
-  readonly qmp: QmpConnection;
+  readonly tasks: GuestTasks | null;
+  readonly qmp: Monitor;
   readonly #file: processes.FoundProcess;
   readonly #files: processes.GuestFiles;
+  readonly #agent: GuestAgent | null;
   #poweredOff = false;
+  #panicked = false;
   #destroying = false;
   #lastLoad:
     | { at: number; cpuTicks: number; read: number; written: number; received: number; sent: number }
     | undefined;
 
-  constructor(file: processes.FoundProcess, files: processes.GuestFiles, qmp: QmpConnection) {
+  constructor(file: processes.FoundProcess, files: processes.GuestFiles, connection: QmpConnection | undefined) {
     this.key = file.key;
     this.pid = file.pid;
     this.running = file.running;
     this.consolePath = files.console;
-    this.qmp = qmp;
+    this.qmp = new Monitor({
+      paths: [files.qmp, files.rescue],
+      isAlive: () => processes.isAlive(file.pid, file.startTicks),
+      connection,
+    });
     this.#file = file;
     this.#files = files;
-    this.transfer = transferOf(qmp, file.running.spec.memoryMiB);
+    this.transfer = transferOf(this.qmp, file.running.spec.memoryMiB);
+    const agent = hasAgentPort(file.running) ? new GuestAgent(files.agent) : null;
+    this.tasks = agent && tasksOver(agent);
+    this.#agent = agent;
     this.gone = this.#watchEnd();
   }
 
@@ -266,12 +289,15 @@ class QemuGuest implements Guest {
     const noted = (async () => {
       for await (const event of this.events(new AbortController().signal)) {
         if (event.kind === 'powered-off') this.#poweredOff = true;
+        if (event.kind === 'panicked') this.#panicked = true;
       }
     })();
-    await this.qmp.closed;
+    await this.qmp.over;
     await noted;
     await processes.waitGone(this.pid, this.#file.startTicks);
-    const words = processes.lastWords(this.#files.log);
+    this.#agent?.close();
+    const said = processes.lastWords(this.#files.log);
+    const words = this.#panicked ? `the kernel of the guest panicked. ${said}`.trim() : said;
     rmSync(this.#files.dir, { recursive: true, force: true });
     const how = this.#poweredOff ? 'powered-off' : this.#destroying ? 'destroyed' : 'died';
     return { at: systemClock.now(), how, words };
@@ -282,8 +308,7 @@ class QemuGuest implements Guest {
   }
 
   events(signal: AbortSignal): AsyncIterable<GuestEvent> {
-    // Subscribed now, not at the first `next`: a generator of its own would miss what comes in between.
-    return ourEvents(this.qmp.events({ signal }));
+    return this.qmp.events(signal);
   }
 
   async continue(): Promise<void> {
@@ -306,6 +331,10 @@ class QemuGuest implements Guest {
     }
     processes.killProcess(this.pid, this.#file.startTicks);
     await gone;
+  }
+
+  memoryUse(): Promise<MemoryUse> {
+    return readMemoryUse(this.qmp, this.pid, this.running.spec.memoryMiB);
   }
 
   async load(): Promise<GuestLoad> {
@@ -333,13 +362,6 @@ class QemuGuest implements Guest {
       netReceiveBytesPerSecond: rate('received'),
       netSendBytesPerSecond: rate('sent'),
     };
-  }
-}
-
-async function* ourEvents(events: AsyncIterable<QmpEvent>): AsyncGenerator<GuestEvent, void, void> {
-  for await (const event of events) {
-    const ours = guestEventOf(event);
-    if (ours) yield ours;
   }
 }
 

@@ -18,6 +18,7 @@ import { promisify } from 'node:util';
 import { zstdDecompressSync } from 'node:zlib';
 import { cpioArchive, type CpioEntry } from './cpio.ts';
 import { guestFiles, repository } from './files.ts';
+import { librariesOf } from './shared-libraries.ts';
 
 const run = promisify(execFile);
 const here = import.meta.dirname;
@@ -28,7 +29,7 @@ export class GuestBuildError extends Error {
 }
 
 /** What the guest's devices need, in the order in which the guest wants them: network first. */
-const wantedModules = ['virtio_pci', 'virtio_net', 'virtio_blk', 'evdev', 'button'];
+const wantedModules = ['virtio_pci', 'virtio_net', 'virtio_blk', 'evdev', 'button', 'pvpanic_pci', 'virtio_console'];
 
 const compileFlags = ['-std=gnu17', '-O2', '-static', '-Wall', '-Wextra', '-Wl,--build-id=none', '-s'];
 /** No SSE: emulated CPUs run it through slow calls, and integer code is enough here. */
@@ -73,6 +74,9 @@ type Inputs = {
   readonly kernel: string;
   readonly modules: string;
   readonly busybox: string;
+  /** QEMU's guest agent, linked with the libraries that lie unpacked beside it. */
+  readonly agent: string;
+  readonly debian: string;
   readonly workloadSources: readonly string[];
   readonly workloadHeaders: readonly string[];
   readonly probeSource: string;
@@ -90,12 +94,17 @@ async function findInputs(root: string): Promise<Inputs> {
   const busybox = await firstExisting([join(debian, 'bin/busybox'), join(debian, 'usr/bin/busybox')]);
   if (busybox === undefined) throw missing('busybox (package busybox-static)', join(debian, 'bin'));
 
+  const agent = join(debian, 'usr/sbin/qemu-ga');
+  if (!(await exists(agent))) throw missing('the guest agent (package qemu-guest-agent)', join(debian, 'usr/sbin'));
+
   const workload = join(here, 'workload');
   const sources = (await readdir(workload)).toSorted().map((name) => join(workload, name));
   return {
     kernel: join(debian, 'boot', kernel),
     modules,
     busybox,
+    agent,
+    debian,
     workloadSources: sources.filter((path) => path.endsWith('.c')),
     workloadHeaders: sources.filter((path) => path.endsWith('.h')),
     probeSource: join(here, '..', 'probe', 'probe.c'),
@@ -112,8 +121,8 @@ function missing(what: string, where: string): GuestBuildError {
 /** Packages never change under the same path and kernel release, so only small files are read. */
 async function fingerprint(inputs: Inputs): Promise<string> {
   const hash = createHash('sha256');
-  hash.update(`${inputs.kernel}\n${inputs.modules}\n${inputs.busybox}\n`);
-  const own = [import.meta.filename, join(here, 'cpio.ts')];
+  hash.update(`${inputs.kernel}\n${inputs.modules}\n${inputs.busybox}\n${inputs.agent}\n`);
+  const own = [import.meta.filename, join(here, 'cpio.ts'), join(here, 'shared-libraries.ts')];
   for (const path of [...inputs.workloadSources, ...inputs.workloadHeaders, inputs.probeSource, ...own]) {
     hash.update(basename(path)).update(await readFile(path));
   }
@@ -135,6 +144,8 @@ async function compile(sources: readonly string[], output: string, flags: readon
 
 async function initrd(init: string, inputs: Inputs): Promise<Buffer> {
   const modules = await modulesInLoadOrder(inputs.modules, wantedModules);
+  const agent = await readFile(inputs.agent);
+  const libraries = await librariesOf(agent, inputs.debian);
   const directory = (name: string): CpioEntry => ({ name, kind: 'directory', mode: 0o755 });
   return cpioArchive([
     directory('dev'),
@@ -144,6 +155,15 @@ async function initrd(init: string, inputs: Inputs): Promise<Buffer> {
     directory('bin'),
     { name: 'bin/busybox', kind: 'file', mode: 0o755, content: await readFile(inputs.busybox) },
     { name: 'bin/sh', kind: 'link', mode: 0o777, content: Buffer.from('busybox') },
+    ...['usr', 'usr/sbin', 'lib', 'lib64', 'run'].map(directory),
+    { name: 'usr/sbin/qemu-ga', kind: 'file', mode: 0o755, content: agent },
+    // The loader looks into /lib for what it does not find elsewhere; it has to lie where programs name it itself.
+    ...libraries.map(({ name, content }): CpioEntry => ({
+      name: name.startsWith('ld-') ? `lib64/${name}` : `lib/${name}`,
+      kind: 'file',
+      mode: 0o755,
+      content,
+    })),
     directory('modules'),
     ...modules.map(({ name, content }): CpioEntry => ({
       name: `modules/${name}.ko`,

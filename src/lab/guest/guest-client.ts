@@ -138,6 +138,15 @@ export class GuestClient {
     await this.#call(`corrupt ${what}`, options);
   }
 
+  /** The kernel of the guest panics. Resolves when it does not answer any more. */
+  async panic(options: CallOptions = {}): Promise<void> {
+    try {
+      await this.#call('panic', options);
+    } catch (error) {
+      if (!(error instanceof GuestUnreachableError)) throw error;
+    }
+  }
+
   async sync(options: CallOptions = {}): Promise<void> {
     await this.#call('sync', options);
   }

@@ -173,7 +173,23 @@ export const scenarios: readonly Scenario[] = [
     },
   },
   {
-    name: 'trouble: a guest dies by itself; its record says so and it can be started again',
+    name: 'trouble: the kernel of a guest panics after a move; it is noticed and ended, its neighbour runs on',
+    async run(lab) {
+      const neighbour = await lab.guest('idle');
+      const before = await neighbour.guest.status();
+      const test = await lab.create({ name: 'panics', memoryMiB: 192, host: neighbour.vm.host });
+      const moved = await lab.ended(await lab.migrate(test.vm, lab.otherThan(test.vm.host), 'pre-copy'));
+      assert.equal(moved.phase, 'completed', moved.failure?.message ?? moved.phase);
+      await test.guest.panic();
+      const crashed = await vmState(lab.client, test.vm.id, ['crashed']);
+      assert.match(crashed.message ?? '', /panicked/);
+      await lab.unharmed(neighbour, before);
+      await lab.remove(test.vm);
+      await lab.clean();
+    },
+  },
+  {
+    name: 'trouble: a guest dies by itself; its record says so, it can be started again, and is by its policy',
     async run(lab) {
       const test = await lab.guest('idle');
       await lab.disturb({ kind: 'kill-qemu', vm: test.vm.id, side: 'source' });
@@ -183,6 +199,14 @@ export const scenarios: readonly Scenario[] = [
       await lab.client.startVm({ params: { vm: test.vm.id }, body: {} });
       await vmState(lab.client, test.vm.id, ['running']);
       await test.guest.waitReady({ timeoutMs: 60_000 });
+      await lab.client.updateVm({ params: { vm: test.vm.id }, body: { restart: 'on-failure' } });
+      const before = await test.guest.status();
+      await lab.disturb({ kind: 'kill-qemu', vm: test.vm.id, side: 'source' });
+      await vmState(lab.client, test.vm.id, ['waiting', 'starting']);
+      await vmState(lab.client, test.vm.id, ['running']);
+      const after = await test.guest.waitReady({ timeoutMs: 60_000 });
+      assert.notEqual(after.bootId, before.bootId, 'it was not started anew');
+      await lab.client.updateVm({ params: { vm: test.vm.id }, body: { restart: 'never' } });
       await lab.clean();
     },
   },

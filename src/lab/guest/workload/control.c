@@ -6,11 +6,13 @@
  *   verify                                  check every byte of every page and every written block
  *   corrupt memory|disk                     flip one bit, so that a test can see `verify` fail
  *   sync                                    flush the disk
+ *   panic                                   the kernel panics
  *
  * `ok` is false with `error` when a command could not be done, and without when a check found something wrong.
  */
 #include "common.h"
 
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -59,16 +61,24 @@ static void reply_verify(char *reply) {
            (ull)disk.sequence, (ull)((now_ns() - start) / NS_PER_MS));
 }
 
+/* Does not return where the kernel allows it: no answer is the answer. */
+static const char *kernel_panic(void) {
+  int trigger = open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC);
+  if (trigger < 0 || write(trigger, "c", 1) != 1) return "the kernel has no /proc/sysrq-trigger";
+  return "the kernel did not panic";
+}
+
 static const char *change(const char *line) {
   ull a = 0, b = 0, c = 64;
   char word[16] = "", rest = 0;
   if (sscanf(line, "load %llu %llu %llu %c", &a, &b, &c, &rest) >= 2 && rest == 0) return memory_load(a, b, c);
   if (sscanf(line, "disk %llu %c", &a, &rest) == 1) return disk_rate(a);
   if (strcmp(line, "sync") == 0) return disk_sync();
+  if (strcmp(line, "panic") == 0) return kernel_panic();
   if (sscanf(line, "corrupt %15s", word) == 1 && strcmp(word, "memory") == 0) return memory_corrupt();
   if (strcmp(word, "disk") == 0) return disk_corrupt();
   return "unknown command; known are: status, load PAGES_PER_S SET_MIB [BYTES], disk WRITES_PER_S, verify, "
-         "corrupt memory|disk, sync";
+         "corrupt memory|disk, sync, panic";
 }
 
 static void answer(const char *line, char *reply) {

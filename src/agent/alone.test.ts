@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { createServer } from 'node:net';
 import { execFileSync } from 'node:child_process';
 import { expect, test } from 'vitest';
-import { holdAlone } from './main.ts';
+import { holdAlone } from './alone.ts';
 
 test('a second agent on one state directory is refused; one that was killed leaves nothing in the way', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'drover-alone-'));

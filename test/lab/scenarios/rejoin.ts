@@ -1,0 +1,168 @@
+/** The link breaks in post-copy: the move goes on by itself as soon as it carries again, and the guest has lost nothing. */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { guestProcesses } from '../../../src/lab/guests.ts';
+import type { MigrationView } from '../../../src/wire/endpoints.ts';
+import { migrationIs } from '../../../src/lab/moves.ts';
+import type { Scenario, TestGuest, TestLab } from '../harness.ts';
+
+interface Broken {
+  readonly lab: TestLab;
+  readonly migration: MigrationView;
+  readonly test: TestGuest;
+}
+
+/**
+ * Cuts the migration link of the target in pre-paging, waits until the break was noticed, makes more trouble, mends the link,
+ * and expects the move to complete within `goesOnMs` of that as far as the rest's own time allows.
+ */
+async function cut(
+  lab: TestLab,
+  trouble: (broken: Broken) => Promise<void>,
+  { mayHang = false }: { readonly mayHang?: boolean } = {},
+): Promise<MigrationView> {
+  const test = await lab.guest('idle');
+  const before = await test.guest.status();
+  try {
+    const migration = await lab.withLinkSpeed('100mbit', async () => {
+      const started = await lab.migrate(test.vm, lab.otherThan(test.vm.host), 'post-copy');
+      await lab.inPhase(started, 'pre-paging');
+      await lab.setLink(started.target, 'migration', 'down');
+      const noticed = await lab.inPhase(started, 'recovering');
+      await trouble({ lab, migration: noticed, test });
+      const stuck = await lab.client.getMigration({ params: { migration: started.id } }).catch(() => undefined);
+      assert(!stuck?.ended, `it ended as ${stuck?.phase ?? ''} while the link was cut`);
+      await lab.setLink(started.target, 'migration', 'up');
+      return started;
+    });
+    const mendedAt = Date.now();
+    await lab.programsRun();
+    if (mayHang && (await hangs(lab, migration))) return await givenUp(lab, migration);
+    const goesOn = await migrationIs(lab.client, migration.id, ({ phase }) => phase !== 'recovering', {
+      timeoutMs: 20_000,
+      signal: lab.signal,
+    });
+    const goesOnMs = Date.now() - mendedAt;
+    assert.notEqual(goesOn.phase, 'failed', goesOn.failure?.message);
+    const ended = await lab.ended(migration, 60_000);
+    assert.equal(ended.phase, 'completed', ended.failure?.message ?? ended.phase);
+    assert((ended.measures.recoveries ?? 0) >= 1, 'no recovery was counted');
+    assert((ended.measures.recoveringMs ?? 0) > 0, 'no time without the link was counted');
+    await lab.unharmed(test, before);
+    assert.equal((await lab.vm(test.vm.id)).host, ended.target);
+    await lab.clean();
+    assert(goesOnMs < 8000, `it went on only ${goesOnMs} ms after the link was mended`);
+    return ended;
+  } finally {
+    await lab.mend();
+  }
+}
+
+/**
+ * Waits until the move goes on. True: it cannot, because its QEMU waits for a missing page and takes no connection of an agent
+ * that is new to it (docs/guide/failures.md).
+ */
+async function hangs(lab: TestLab, { id, vm, target }: MigrationView): Promise<boolean> {
+  let hung = 0;
+  await lab.until(
+    'the move to go on, or its QEMU to be seen to hang',
+    async () => {
+      const { phase, sample } = await lab.client.getMigration({ params: { migration: id } });
+      if (phase !== 'recovering') return true;
+      const copy = (await guestProcesses(lab.lab.state, vm)).find(({ host }) => host === target);
+      const waits = copy !== undefined && waitsForPage(copy.pid);
+      const unreached = sample?.recovering?.lastError?.includes('no connection to QEMU') ?? false;
+      hung = waits && unreached ? hung + 1 : 0;
+      return hung >= 60;
+    },
+    60_000,
+  );
+  return hung > 0;
+}
+
+/** A thread of it, which holds up the others: QEMU answers nobody new meanwhile. */
+function waitsForPage(pid: number): boolean {
+  const threads = readdirSync(`/proc/${pid}/task`);
+  return threads.some((thread) => readFileSync(`/proc/${pid}/task/${thread}/wchan`, 'utf8') === 'handle_userfault');
+}
+
+/** What is left to a person then: the copy is ended, and the guest starts from its disks. */
+async function givenUp(lab: TestLab, migration: MigrationView): Promise<MigrationView> {
+  process.stdout.write('       its QEMU hangs on a missing page and its agent is new to it: the guest is given up\n');
+  await lab.disturb({ kind: 'kill-qemu', vm: migration.vm, side: 'target' });
+  const ended = await lab.ended(migration, 30_000);
+  assert.equal(ended.guest, 'lost', ended.failure?.message ?? ended.phase);
+  // The source clears its copy away first.
+  await lab.until(`${migration.vmName} to be removed`, async () => {
+    const now = await lab.vm(migration.vm);
+    return lab.remove(now).then(
+      () => true,
+      () => false,
+    );
+  });
+  await lab.clean();
+  return ended;
+}
+
+const seconds = (n: number) => new Promise((resolve) => setTimeout(resolve, n * 1000));
+
+export const scenarios: readonly Scenario[] = [
+  {
+    name: 'rejoin: the link is cut in pre-paging; it is told, and the move goes on by itself',
+    async run(lab) {
+      await cut(lab, async ({ migration }) => {
+        const shown = await migrationIs(
+          lab.client,
+          migration.id,
+          ({ sample }) => (sample?.recovering?.attempts ?? 0) > 1,
+          {
+            timeoutMs: 20_000,
+          },
+        );
+        assert.equal(shown.sample?.phase, 'recovering');
+        assert((shown.sample?.remainingBytes ?? 0) > 0, 'not told how much is missing');
+        assert(shown.sample?.recovering?.lastError, 'not told why it does not go on');
+      });
+    },
+  },
+  {
+    name: 'rejoin: the link is cut for longer than twenty seconds; the move goes on by itself',
+    async run(lab) {
+      await cut(lab, async () => void (await seconds(20)));
+    },
+  },
+  {
+    name: 'rejoin: the agent of the source is killed while the link is cut; the move goes on',
+    async run(lab) {
+      await cut(lab, async ({ migration: { source } }) => {
+        await lab.disturb({ kind: 'kill-agent', host: source, afterwards: 'restart' });
+        await lab.programsRun();
+      });
+    },
+  },
+  {
+    name: 'rejoin: the agent of the target is killed while the link is cut; the move goes on',
+    async run(lab) {
+      await cut(
+        lab,
+        async ({ migration: { target } }) => {
+          await lab.disturb({ kind: 'kill-agent', host: target, afterwards: 'restart' });
+          await lab.programsRun();
+        },
+        { mayHang: true },
+      );
+    },
+  },
+  {
+    name: 'rejoin: the server is dead while the link is cut and mended; the move goes on without it',
+    async run(lab) {
+      await cut(lab, async ({ migration }) => {
+        await lab.disturb({ kind: 'kill-server', afterwards: 'hold' });
+        await seconds(1);
+        await lab.setLink(migration.target, 'migration', 'up');
+        await seconds(4);
+        await lab.mend();
+      });
+    },
+  },
+];
