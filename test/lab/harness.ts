@@ -97,7 +97,8 @@ export class TestLab {
 
   async remove(vm: VmView): Promise<void> {
     const now = await this.vm(vm.id);
-    if (now.state === 'running' || now.state === 'starting') {
+    // With its host lost it may be on its way to another, or wait for one.
+    if (now.state === 'running' || now.state === 'starting' || now.state === 'waiting') {
       await this.client.stopVm({ params: { vm: vm.id }, body: { force: true } });
       await vmState(this.client, vm.id, ['stopped', 'crashed']);
     }
