@@ -8,6 +8,7 @@ import { systemClock } from '../../runtime/clock.ts';
 import { AsyncQueue } from '../../runtime/queue.ts';
 import type { GuestEvent, TransferState } from '../hypervisor.ts';
 import { guestEventOf, readRunAndTransfer } from './migrate.ts';
+import type { OobPipe } from './oob-pipe.ts';
 import { QmpDisconnected } from './qmp-errors.ts';
 import { connectQmp, type QmpConnection } from './qmp.ts';
 
@@ -26,6 +27,8 @@ export interface MonitorOptions {
   readonly isAlive: () => boolean;
   /** Undefined: none could be made yet. */
   readonly connection: QmpConnection | undefined;
+  /** For what must be heard while no connection can be made. */
+  readonly oob?: OobPipe | undefined;
 }
 
 export class Monitor implements Qmp {
@@ -49,7 +52,11 @@ export class Monitor implements Qmp {
   }
 
   execute: QmpConnection['execute'] = (command, ...rest) => this.#connected(command).execute(command, ...rest);
-  executeOob: QmpConnection['executeOob'] = (command, ...rest) => this.#connected(command).executeOob(command, ...rest);
+  executeOob: QmpConnection['executeOob'] = (command, ...rest) => {
+    const { oob } = this.#options;
+    if (!this.#connection && oob) return oob.executeOob(command, ...rest);
+    return this.#connected(command).executeOob(command, ...rest);
+  };
 
   #connected(command: string): QmpConnection {
     if (this.#connection) return this.#connection;

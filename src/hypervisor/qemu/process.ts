@@ -29,6 +29,8 @@ export interface GuestFiles {
   readonly qmp: string;
   /** A second monitor, for people and emergencies: QEMU serves one client a socket. */
   readonly rescue: string;
+  /** Of the monitor that needs no client: two FIFOs of this name, `.in` and `.out`. */
+  readonly oob: string;
   readonly console: string;
   /** The host's end of the port to the agent in the guest. */
   readonly agent: string;
@@ -56,6 +58,7 @@ export function filesOf(runDir: string, logDir: string, key: GuestKey): GuestFil
     dir,
     qmp: join(dir, 'qmp.sock'),
     rescue: join(dir, 'rescue.sock'),
+    oob: join(dir, 'oob'),
     console: join(dir, 'console.sock'),
     agent: join(dir, 'agent.sock'),
     json: join(dir, 'guest.json'),

@@ -24,6 +24,7 @@ import { listenForTransfer, prepareTransfer, readGuestState, transferOf } from '
 import * as processes from './process.ts';
 import { readMemoryUse } from './memory-use.ts';
 import { Monitor } from './monitor.ts';
+import { OobPipe } from './oob-pipe.ts';
 import { connectQmp, type QmpConnection } from './qmp.ts';
 
 const startTimeoutMs = 15_000;
@@ -106,7 +107,7 @@ class QemuHypervisor implements Hypervisor {
     // Somebody else may hold the first monitor.
     const connection = await connect(files.qmp).catch(() => connect(files.rescue).catch(() => undefined));
     if (!connection && !processes.isAlive(file.pid, file.startTicks)) return undefined; // it ended meanwhile
-    return new QemuGuest(file, files, connection);
+    return new QemuGuest(file, files, connection, OobPipe.open(files.oob));
   }
 
   async #start(options: LaunchOptions, extra: readonly string[]): Promise<QemuGuest> {
@@ -130,6 +131,10 @@ class QemuHypervisor implements Hypervisor {
       `unix:${files.qmp},server=on,wait=off`,
       '-qmp',
       `unix:${files.rescue},server=on,wait=off`,
+      '-chardev',
+      `pipe,id=oob,path=${doubled(files.oob)}`,
+      '-mon',
+      'chardev=oob,mode=control',
       // A guest that has panicked ends, whoever configured its kernel: what follows is decided elsewhere.
       '-action',
       'panic=shutdown',
@@ -154,10 +159,13 @@ class QemuHypervisor implements Hypervisor {
       running: options.running,
       taps: options.local.taps,
     });
+    let oob: OobPipe | undefined;
     let started: processes.Started;
     try {
+      oob = await OobPipe.make(files.oob);
       started = await processes.startProcess(qemu.binary, argv, { ...process.env, ...qemu.env }, files);
     } catch (error) {
+      oob?.close();
       throw failed(error instanceof Error ? error.message : String(error), error);
     }
     const { pid, startTicks } = started;
@@ -176,13 +184,14 @@ class QemuHypervisor implements Hypervisor {
     for (let waitMs = 3; systemClock.monotonic() < deadline && over === undefined; waitMs = Math.min(waitMs * 1.5, 8)) {
       try {
         const qmp = await connectQmp({ path: files.qmp, timeoutMs: startTimeoutMs });
-        return new QemuGuest(file, files, qmp);
+        return new QemuGuest(file, files, qmp, oob);
       } catch (error) {
         lastError = error;
         await systemClock.sleep(waitMs);
       }
     }
     processes.killProcess(pid, startTicks);
+    oob.close();
     await processes.waitGone(pid, startTicks);
     const detail = processes.lastWords(files.log);
     rmSync(files.dir, { recursive: true, force: true });
@@ -259,6 +268,7 @@ class QemuGuest implements Guest {
   readonly #file: processes.FoundProcess;
   readonly #files: processes.GuestFiles;
   readonly #agent: GuestAgent | null;
+  readonly #oob: OobPipe | undefined;
   #poweredOff = false;
   #panicked = false;
   #destroying = false;
@@ -266,7 +276,12 @@ class QemuGuest implements Guest {
     | { at: number; cpuTicks: number; read: number; written: number; received: number; sent: number }
     | undefined;
 
-  constructor(file: processes.FoundProcess, files: processes.GuestFiles, connection: QmpConnection | undefined) {
+  constructor(
+    file: processes.FoundProcess,
+    files: processes.GuestFiles,
+    connection: QmpConnection | undefined,
+    oob: OobPipe | undefined,
+  ) {
     this.key = file.key;
     this.pid = file.pid;
     this.running = file.running;
@@ -275,6 +290,7 @@ class QemuGuest implements Guest {
       paths: [files.qmp, files.rescue],
       isAlive: () => processes.isAlive(file.pid, file.startTicks),
       connection,
+      oob,
     });
     this.#file = file;
     this.#files = files;
@@ -282,6 +298,7 @@ class QemuGuest implements Guest {
     const agent = hasAgentPort(file.running) ? new GuestAgent(files.agent) : null;
     this.tasks = agent && tasksOver(agent);
     this.#agent = agent;
+    this.#oob = oob;
     this.gone = this.#watchEnd();
   }
 
@@ -296,6 +313,7 @@ class QemuGuest implements Guest {
     await noted;
     await processes.waitGone(this.pid, this.#file.startTicks);
     this.#agent?.close();
+    this.#oob?.close();
     const said = processes.lastWords(this.#files.log);
     const words = this.#panicked ? `the kernel of the guest panicked. ${said}`.trim() : said;
     rmSync(this.#files.dir, { recursive: true, force: true });

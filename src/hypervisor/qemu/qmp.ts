@@ -61,7 +61,7 @@ export interface ExecuteOptions {
 }
 
 /** Arguments may be left out where none is required. */
-type Rest<C extends keyof Commands> =
+export type Rest<C extends keyof Commands> =
   Record<never, never> extends Commands[C]['args']
     ? [args?: Commands[C]['args'], options?: ExecuteOptions]
     : [args: Commands[C]['args'], options?: ExecuteOptions];
