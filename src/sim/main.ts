@@ -19,6 +19,8 @@ const mostVmsOfHost = 40;
 const shownAtMost = 20;
 /** Nearly everything a run makes is soon forgotten. */
 const youngMb = 64;
+/** Programs that were killed cannot let go of what they waited for; it goes with the thread, some MiB a seed. */
+const seedsOfThread = 60;
 const keptIn = join(import.meta.dirname, '../../test/sim/kept');
 
 interface Flags {
@@ -140,13 +142,14 @@ async function many(base: SimOptions, [from, to]: readonly [number, number], { j
   let saidAt = startedAt;
   const progress = (): string =>
     `${done} of ${to - from + 1} seeds, ${((done * 1000) / (performance.now() - startedAt)).toFixed(2)} seeds/s, ${broken} broken`;
-  const work = (): Promise<void> =>
+  const someSeeds = (): Promise<void> =>
     new Promise((resolve, reject) => {
+      let given = 0;
       const worker = new Worker(new URL('worker.ts', import.meta.url), {
         resourceLimits: { maxYoungGenerationSizeMb: youngMb },
       });
       const give = (): void => {
-        if (next > to) void worker.terminate().then(() => resolve());
+        if (next > to || given++ === seedsOfThread) void worker.terminate().then(() => resolve(), reject);
         else worker.postMessage({ ...base, seed: next++ } satisfies SimOptions);
       };
       worker.on('error', reject);
@@ -162,6 +165,9 @@ async function many(base: SimOptions, [from, to]: readonly [number, number], { j
       });
       give();
     });
+  const work = async (): Promise<void> => {
+    while (next <= to) await someSeeds();
+  };
   await Promise.all(Array.from({ length: Math.min(jobs, to - from + 1) }, work));
   say(`${progress()}, ${secondsSince(startedAt)} s`);
   total.show();
