@@ -19,6 +19,7 @@ interface EntryChange {
   readonly name?: string;
   readonly over?: number;
   readonly stayed?: MigrationId;
+  readonly arrived?: MigrationId;
 }
 
 /** An order that is so late was held up by more than any network. */
@@ -72,11 +73,17 @@ export class Guests {
     return this.#context.journal.vm(vm)?.stayed === migration;
   }
 
+  /** Did this move bring the guest that runs here? */
+  hasArrived(vm: VmId, migration: MigrationId): boolean {
+    return this.#context.journal.vm(vm)?.arrived === migration;
+  }
+
   /** Journals the part this host plays for a VM; returns when it is on disk. */
   setPart(vm: VmId, part: Part, change: EntryChange = {}): void {
     const entry = this.#context.journal.vm(vm);
     const over = change.over ?? entry?.over;
     const stayed = change.stayed ?? entry?.stayed;
+    const arrived = part.kind === 'runs' ? (change.arrived ?? entry?.arrived) : undefined;
     this.#context.journal.setVm({
       schema: 1,
       vm,
@@ -86,6 +93,7 @@ export class Guests {
       taps: change.taps ?? entry?.taps ?? [],
       ...(over === undefined ? {} : { over }),
       ...(stayed === undefined ? {} : { stayed }),
+      ...(arrived === undefined ? {} : { arrived }),
     });
   }
 
@@ -151,9 +159,9 @@ export class Guests {
     }
   }
 
-  /** Takes over a guest that arrived here, or `stayed` when that move ended; its end is reported from now on. */
-  settle(vm: VmId, stayed?: MigrationId): void {
-    this.setPart(vm, { kind: 'runs' }, stayed === undefined ? {} : { stayed });
+  /** Takes over a guest that a move has brought, or left, here; its end is reported from now on. */
+  settle(vm: VmId, by: { readonly arrived: MigrationId } | { readonly stayed: MigrationId }): void {
+    this.setPart(vm, { kind: 'runs' }, by);
   }
 
   add(guest: Guest): void {

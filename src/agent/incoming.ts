@@ -302,7 +302,7 @@ export class Incoming {
   }
 
   #settle(): void {
-    this.#guests.settle(this.vm);
+    this.#guests.settle(this.vm, { arrived: this.job.migration });
     this.#done.abort();
   }
 

@@ -68,6 +68,8 @@ export interface VmEntry {
   readonly over?: number;
   /** The newest move whose guest stayed here, or went on here after all: no order of it moves the guest again. Absent: none. */
   readonly stayed?: MigrationId;
+  /** The move that brought the guest that runs here. Absent: it was started here, or came under an older agent. */
+  readonly arrived?: MigrationId;
   /** When the VM was deleted. Kept for a while, so that an order from before it does nothing. */
   readonly removedAt?: number;
 }

@@ -186,7 +186,7 @@ export class MoveEnd {
     if (this.#move.guests.running.get(this.#vm) !== this.#move.guest) return this.sourceGone();
     // Said before it is journaled: a fact may come twice after a crash, but must come.
     this.#move.facts.say({ kind: 'source-running', failure });
-    this.#move.guests.settle(this.#vm, this.#move.job.migration);
+    this.#move.guests.settle(this.#vm, { stayed: this.#move.job.migration });
   }
 
   async hasFailed(): Promise<boolean> {

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { FakeHost, jobOf, migration, running, vm } from './fake-host.ts';
 
 let host: FakeHost;
@@ -78,10 +78,50 @@ describe('an order to cancel', () => {
   });
 });
 
+describe('an order to close', () => {
+  /** A guest that came here by a move and lacks nothing, and an agent that has begun again since. */
+  async function arrived(): Promise<void> {
+    host.order('receive', { job: jobOf(), sourcePeer: host.peer });
+    await host.fact('listening');
+    expect(await host.orders.go(migration)).toBe('continued');
+    await host.crash();
+    await host.begin();
+    expect(host.part().kind).toBe('runs');
+  }
+
+  test('of a move whose guest is lost anyway ends the guest that it brought, also after the agent was killed', async () => {
+    await arrived();
+    host.order('close', { migration, evenIfItRan: true });
+    await host.fact('closed');
+    expect(host.guests.running.size).toBe(0);
+  });
+
+  test('leaves the guest that its move brought alone, and is not answered, also after the agent was killed', async () => {
+    await arrived();
+    host.order('close', { migration, evenIfItRan: false });
+    host.order('close', { migration, evenIfItRan: true, unlessWhole: true });
+    host.order('keep', {}, 9);
+    await vi.waitFor(() => expect(host.context.journal.vm(vm)?.generation).toBe(9));
+    expect(host.kinds()).not.toContain('closed');
+    expect(host.guests.running.size).toBe(1);
+  });
+
+  test('leaves alone a guest that was started here since', async () => {
+    await arrived();
+    host.order('stop', { force: true, timeoutMs: 1 }, 3);
+    await host.fact('ended');
+    host.order('start', { name: 'web1', spec: running.spec, running }, 4);
+    await host.fact('started');
+    host.order('close', { migration, evenIfItRan: true });
+    await host.fact('closed');
+    expect(host.guests.running.size).toBe(1);
+  });
+});
+
 describe('an order to release', () => {
   test('ends a guest that went on here after all: whoever orders it starts the guest elsewhere', async () => {
     await host.withGuest(2);
-    host.guests.settle(vm, migration);
+    host.guests.settle(vm, { stayed: migration });
     host.order('release', { migration }, 2);
     await host.fact('released');
     expect(host.guest.hasEnded).toBe(true);
@@ -89,7 +129,7 @@ describe('an order to release', () => {
 
   test('leaves alone a guest of a newer decision', async () => {
     await host.withGuest(2);
-    host.guests.settle(vm, migration);
+    host.guests.settle(vm, { stayed: migration });
     host.order('keep', {}, 3);
     host.order('release', { migration }, 2);
     await host.fact('released');

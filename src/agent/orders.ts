@@ -261,7 +261,7 @@ export class Orders implements GoReceiver {
     const { facts, clock, hostName } = this.#context;
     const known = this.#incoming.get(job.migration);
     if (known) return known.sayListening();
-    if (this.#arrived.has(job.migration)) return; // whatever became of it since
+    if (this.#arrived.has(job.migration) || this.#guests.hasArrived(vm, job.migration)) return; // whatever became of it since
     const part = this.#guests.part(vm);
     const ours = 'job' in part && part.job.migration === job.migration;
     if (ours && part.kind !== 'gone-unrun') return; // it is here, and may run
@@ -404,8 +404,7 @@ export class Orders implements GoReceiver {
       return;
     }
     // `closed` lets the source run the guest again: never said of one that runs here, or may.
-    const came = this.#arrived.has(migration) || incoming !== undefined; // which may not be over yet
-    const arrived = came && this.#guests.running.has(vm) && part.kind === 'runs';
+    const arrived = this.#guests.hasArrived(vm, migration) && this.#guests.running.has(vm);
     if (arrived || (ours && part.kind === 'continuing')) {
       if (!may.evenIfItRan) return refuse('the guest runs here');
       if (arrived && may.unlessWhole) return refuse('the guest runs here and lacks nothing');
@@ -436,7 +435,7 @@ export class Orders implements GoReceiver {
           hint: 'Shut it down from inside, or use --force-off to switch it off.',
         };
         facts.migration({ migration, at: clock.now(), kind: 'source-running', failure });
-        this.#guests.settle(vm, migration);
+        this.#guests.settle(vm, { stayed: migration });
         return;
       }
       if (!obeyed) await guest.destroy();

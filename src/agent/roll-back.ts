@@ -12,5 +12,5 @@ export async function rollBack(context: AgentContext, guests: Guests, guest: Gue
   await guest.continue();
   const failure = targetNeverRan(job.vmName);
   context.facts.migration({ migration: job.migration, at: context.clock.now(), kind: 'source-running', failure });
-  guests.settle(guest.key.vm, job.migration);
+  guests.settle(guest.key.vm, { stayed: job.migration });
 }
