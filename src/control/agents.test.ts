@@ -262,6 +262,19 @@ describe('the guests a host has when it connects', () => {
     expect(fleet.vm('web1').state).toEqual({ kind: 'stopped' });
   });
 
+  test('and are to stop may be starting at this moment: the host is told to stop them before they count as stopped', async () => {
+    const vm = await create({ name: 'web1', host: 'h1', boot: { kind: 'kernel', kernel: 'k', initrd: null, append: '' } });
+    await fleet.agent('h1').order('start');
+    await fleet.plane.vms.stop('web1', { force: true, timeoutMs: 1 });
+    const h1 = await again('h1');
+    expect(fleet.vm('web1').state.kind).toBe('stopping');
+    expect(h1.kinds()).toEqual(['stop']);
+    await h1.life(vm.id, { kind: 'started', running: frozen(vm) }, vm.generation);
+    expect(fleet.vm('web1').state.kind).toBe('stopping');
+    await h1.life(vm.id, { kind: 'ended', how: 'stopped', message: '' });
+    expect(fleet.vm('web1').state.kind).toBe('stopped');
+  });
+
   test('bring the record back when it is older than what was decided', async () => {
     const vm = await fleet.run('web1', 'h1');
     fleet.agent('h1').guests = [];

@@ -157,8 +157,8 @@ export class Guests {
       for (const { id } of this.#fleet.vms.values()) {
         const vm = draft.vm(id);
         if (vm?.host !== host || vm.migration !== null || there.has(id)) continue;
+        // One that is to stop may be starting at this moment: its order to stop is still due, and is answered when that is over.
         if (vm.state.kind === 'running') put(draft, afterItsEnd(vm, { how: 'died', message: goneMessage, at }));
-        if (vm.state.kind === 'stopping') put(draft, { ...vm, state: { kind: 'stopped' } });
       }
       for (const entry of known) if (this.#isForgotten(draft, entry)) due.push(forgetOrder(host, entry));
       // What it still had of its time before is on its way out: from here on it may be used again.

@@ -304,7 +304,7 @@ describe.each(['restored by the command', 'copied back as a file'])('a store %s'
     await settled();
     holds('h2', knows(fleet.vm('web1'), 'runs'));
     holds('h1', knows(vm, 'none'));
-    await putBack(copy, ['h1', 'h2']);
+    await putBack(copy, ['h2', 'h1']);
     await fleet.pass(60_000);
     expect(ordered()).toEqual([]);
     const token = 'a-token-for-tests';
