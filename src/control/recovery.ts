@@ -19,6 +19,7 @@ import { outstanding } from '../migration/step.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Random } from '../runtime/random.ts';
+import { anySignal } from '../runtime/retry.ts';
 import type { FromAgent, ToAgent } from '../wire/agent.ts';
 import { fence } from './fence.ts';
 import type { Proof } from './fence.ts';
@@ -77,6 +78,8 @@ interface Inquiry {
   /** By which code the last alarm was given. */
   alarmed: string | undefined;
   fencing: boolean;
+  /** Aborted when the host reports again: what is still being done about its silence ends. */
+  readonly over: AbortController;
 }
 
 export class Recovery {
@@ -101,6 +104,7 @@ export class Recovery {
 
   /** What each report says of leases. */
   onReport(host: HostId, { guards, leases }: Report): void {
+    this.#endInquiry(host);
     const bootId = this.#parts.fleet.hosts.get(host)?.inventory.kernelBootId;
     this.#guards.set(host, { bootId, said: guards });
     this.#seenBy.set(host, { at: this.#parts.clock.monotonic(), leases });
@@ -145,7 +149,7 @@ export class Recovery {
   async tick(): Promise<void> {
     const { fleet, liveness } = this.#parts;
     for (const host of this.#inquiries.keys()) {
-      if (!fleet.hosts.has(host) || !liveness.isSilent(host)) this.#inquiries.delete(host);
+      if (!fleet.hosts.has(host) || !liveness.isSilent(host)) this.#endInquiry(host);
     }
     const known = this.#known();
     if (known === undefined) {
@@ -292,10 +296,17 @@ export class Recovery {
         leaseAgainAt: 0,
         alarmed: undefined,
         fencing: false,
+        over: new AbortController(),
       };
       this.#inquiries.set(host, inquiry);
     }
     return inquiry;
+  }
+
+  /** It reports, or is gone: nothing that was found out about its silence counts for the next. */
+  #endInquiry(host: HostId): void {
+    this.#inquiries.get(host)?.over.abort(new Error('the host reports again'));
+    this.#inquiries.delete(host);
   }
 
   /** What others, which report, saw of its leases a moment ago. */
@@ -367,14 +378,14 @@ export class Recovery {
     if (!record?.power || inquiry.power === 'asking') return;
     const { clock, log, power } = this.#parts;
     inquiry.power = 'asking';
+    const signal = anySignal(this.#stop.signal, inquiry.over.signal);
     log.warn({ host: record.name }, what === 'switch-off' ? 'a silent host is switched off' : 'its power is read');
     const ask = async (): Promise<void> => {
       let off = false;
       let says = '';
       try {
         const controller = power(record.power!);
-        const reading =
-          what === 'switch-off' ? await controller.off(this.#stop.signal) : await controller.read(this.#stop.signal);
+        const reading = what === 'switch-off' ? await controller.off(signal) : await controller.read(signal);
         off = reading.state === 'off';
         says = reading.says ?? `it reads ${reading.state}`;
       } catch (error) {
@@ -385,7 +396,7 @@ export class Recovery {
       inquiry.powerTried = { says, offTries };
       log.info({ host: record.name, off, says }, 'power controller');
       // Not at the next beat: its guests' users wait.
-      if (off && !this.#stop.signal.aborted) await this.tick();
+      if (off && !signal.aborted) await this.tick();
     };
     void ask().catch((error: unknown) =>
       log.warn({ host: record.name, error }, 'fencing went wrong; it is tried again'),

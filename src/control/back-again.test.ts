@@ -1,0 +1,39 @@
+/** A silent host that reports again while something is being done about its silence. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { FakeFleet, settled } from './fake-fleet.ts';
+
+let fleet: FakeFleet;
+beforeEach(async () => {
+  fleet = await FakeFleet.start([]);
+  for (const name of ['h1', 'h2', 'h3']) await fleet.join(name);
+  await fleet.plane.fleet.change((draft) =>
+    draft.putHost({
+      ...fleet.plane.fleet.findHost('h1'),
+      power: { kind: 'ipmi', address: 'h1', port: 623, user: 'u', passwordFile: 'f' },
+    }),
+  );
+  fleet.bmcs.power.set('h1', 'on');
+  await fleet.pass(11_000); // the server has looked for long enough
+});
+afterEach(() => fleet.stopServer());
+
+test('A host that is back is not switched off by an order that its power controller did not take at first.', async () => {
+  await fleet.run('web1', 'h1');
+  let answers = false;
+  fleet.bmcs.obeys = () => {
+    if (answers) return true;
+    throw new Error('no answer');
+  };
+  fleet.agent('h1').channel?.close('cut off');
+  for (let ms = 0; !fleet.bmcs.orders.includes('h1 off'); ms += 250) {
+    expect(ms).toBeLessThan(60_000);
+    await fleet.pass(250, 250);
+  }
+  answers = true;
+  await fleet.agent('h1').connect();
+  await settled();
+  await fleet.pass(20_000);
+  expect(fleet.bmcs.orders).toEqual(['h1 off']);
+  expect(fleet.bmcs.power.get('h1')).toBe('on');
+  expect(fleet.vm('web1')).toMatchObject({ host: fleet.plane.fleet.findHost('h1').id, state: { kind: 'running' } });
+});
