@@ -24,6 +24,7 @@ const seen: SleepSeen = {
   bootId: 'first',
   power: null,
   orderedAt: null,
+  cycledUntil: null,
   obstacle: null,
 };
 const on = { off: false, says: 'it reads on', at: 3_000 };

@@ -54,6 +54,8 @@ export interface SleepSeen {
   readonly power: { readonly off: boolean; readonly says: string; readonly at: number } | null;
   /** When this server last ordered it down by that controller; null: it has not. */
   readonly orderedAt: number | null;
+  /** When it had been switched off for another try to wake it, Infinity while it is: reports from before do not count; null: it was not. */
+  readonly cycledUntil: number | null;
   /** What stands in the way of its sleep now; null: nothing. */
   readonly obstacle: string | null;
 }
@@ -140,7 +142,8 @@ type Waking = Extract<SleepState, { kind: 'waking' }>;
 
 function waking(record: SleepRecord, state: Waking, seen: SleepSeen, options: SleepOptions): SleepStep {
   const { now, name } = seen;
-  if (reportsSince(seen, state.since)) {
+  // One that came up just when it was switched off for another try goes down once more: nothing is put there.
+  if (reportsSince(seen, Math.max(state.since, seen.cycledUntil ?? 0))) {
     const tookMs = now - state.since;
     const proof = { at: now, by: state.drill ? ('drill' as const) : ('wake' as const) };
     const readyMs = [...record.readyMs, tookMs].slice(-readyTimesKept);

@@ -172,6 +172,59 @@ describe('a host with a power controller', () => {
     expect(kind()).toBe('awake');
   });
 
+  /** Asleep, and woken in vain until the first try is over. */
+  async function secondTry(): Promise<{ comesUp: () => void }> {
+    await send(true);
+    await pass(10_000);
+    await send();
+    await pass(5_000);
+    const agent = fleet.agent('h3');
+    const connect = agent.connect.bind(agent);
+    agent.connect = async () => {};
+    await wake();
+    const { orders } = fleet.bmcs;
+    for (let ms = 0; !orders.includes(`${bmc} off`); ms += 500) {
+      expect(ms).toBeLessThan(100_000);
+      await pass(500);
+    }
+    orders.splice(0, orders.indexOf(`${bmc} off`));
+    return { comesUp: () => (agent.connect = connect) };
+  }
+
+  test('that comes up while it is switched off for another try gets no guest before that is over', async () => {
+    let failed = false;
+    // The controller does not take the order at first; meanwhile the host is up.
+    fleet.bmcs.obeys = () => {
+      if (failed || !fleet.bmcs.orders.at(-1)?.endsWith('off')) return true;
+      failed = true;
+      throw new Error('no answer');
+    };
+    const { comesUp } = await secondTry();
+    expect(fleet.bmcs.orders).toEqual([`${bmc} off`]);
+    comesUp();
+    await pass(1_500);
+    expect(fleet.agent('h3').connected).toBe(true);
+    await expect(fleet.run('web1', 'h3')).rejects.toThrow('h3 is being woken');
+    await pass(10_000);
+    expect(fleet.bmcs.orders).toEqual([`${bmc} off`, `${bmc} off`, `${bmc} on`]);
+    expect(kind()).toBe('awake');
+    expect(await fleet.run('web1', 'h3')).toMatchObject({ state: { kind: 'running' } });
+  });
+
+  test('that is being tried again is not switched off once more by a server that takes over: it may be up by now', async () => {
+    const { comesUp } = await secondTry();
+    await pass(3_000);
+    expect(fleet.bmcs.orders.slice(0, 2)).toEqual([`${bmc} off`, `${bmc} on`]);
+    await fleet.stopServer();
+    await fleet.startServer();
+    for (const name of ['h1', 'h2']) await fleet.agent(name).connect();
+    await pass(3_000);
+    expect(fleet.bmcs.orders.filter((order) => order.endsWith('off'))).toHaveLength(1);
+    comesUp();
+    await pass(3_000);
+    expect(kind()).toBe('awake');
+  });
+
   test('may not sleep any more after thirty days without a wake', async () => {
     await send(true);
     await pass(10_000);

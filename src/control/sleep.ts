@@ -75,8 +75,9 @@ interface Errand {
   busy: boolean;
   /** By action: when it was done last, monotonic. */
   readonly doneAt: Map<SleepAction, number>;
-  /** The try for which it was switched off and on again. */
+  /** The try for which it was switched off and on again, and until when that took: Infinity while it does. */
   cycledFor: number;
+  cycledUntil: number | null;
 }
 
 export class Sleep {
@@ -324,6 +325,7 @@ export class Sleep {
       bootId: host.inventory.kernelBootId,
       power: this.#errands.get(host.id)?.power ?? null,
       orderedAt: this.#errands.get(host.id)?.orderedAt ?? null,
+      cycledUntil: this.#errands.get(host.id)?.cycledUntil ?? null,
       obstacle: useOf(this.#parts, host)?.message ?? null,
     };
   }
@@ -334,7 +336,7 @@ export class Sleep {
       this.#errands.delete(host.id);
       return this.#tell(host, 'stay-awake');
     }
-    const errand = this.#errandOf(host.id);
+    const errand = this.#errandOf(record);
     const now = this.#parts.clock.monotonic();
     const doneAt = errand.doneAt.get(action);
     if (errand.busy || (doneAt !== undefined && now - doneAt < orderAgainAfterMs)) return;
@@ -396,7 +398,12 @@ export class Sleep {
     // One that was switched on and hangs on its way up is switched off once a try: nothing runs there.
     if (tries > 1 && errand.cycledFor !== tries) {
       errand.cycledFor = tries;
-      await controller.off(this.#stop.signal);
+      errand.cycledUntil = Infinity;
+      try {
+        await controller.off(this.#stop.signal);
+      } finally {
+        errand.cycledUntil = this.#parts.clock.now();
+      }
     }
     this.#note(errand, await controller.on(this.#stop.signal));
   }
@@ -417,10 +424,12 @@ export class Sleep {
       .finally(() => (errand.busy = false));
   }
 
-  #errandOf(host: HostId): Errand {
+  /** A try that another server has begun is gone on with as it is: its host may be up by now. */
+  #errandOf({ host, state }: SleepRecord): Errand {
     let errand = this.#errands.get(host);
     if (errand === undefined) {
-      errand = { power: null, orderedAt: null, busy: false, doneAt: new Map(), cycledFor: 1 };
+      const cycledFor = state.kind === 'waking' ? state.tries : 1;
+      errand = { power: null, orderedAt: null, busy: false, doneAt: new Map(), cycledFor, cycledUntil: null };
       this.#errands.set(host, errand);
     }
     return errand;

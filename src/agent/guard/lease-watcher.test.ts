@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { TestClock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
+import { DamagedBlock } from './lease-block.ts';
 import type { Lease } from './lease.ts';
 import { LeaseWatcher } from './lease-watcher.ts';
 import { MemoryPool, MemoryStorage } from './memory-pool.ts';
@@ -51,6 +52,22 @@ test('A lease that stands still is seen with the time for which it did, and this
     },
   ]);
   expect(await watcher.poolIds()).toEqual({ default: 'pool-1' });
+});
+
+test('A lease that cannot be read, as one whose writing was torn, hides no other.', async () => {
+  const { clock, storage, pool, watcher } = await setUp();
+  const readable = pool.read.bind(pool);
+  pool.read = async (host) => {
+    if (host === 'h0') throw new DamagedBlock('a block of the lease file is damaged');
+    return readable(host);
+  };
+  storage.leases.set('h3', { ...lease, host: 'h3' });
+  watcher.watch(['h0', 'h1', 'h3']);
+  await clock.advance(8_000);
+  expect(watcher.seen().map(({ host, unchangedMs }) => [host, unchangedMs])).toEqual([
+    ['h1', 8_000],
+    ['h3', 7_000],
+  ]);
 });
 
 test('A lease is not taken before its time and the margin have passed by the clock of who takes.', async () => {
