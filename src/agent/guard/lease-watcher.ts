@@ -9,6 +9,7 @@ import { messageOf } from '../../model/failure.ts';
 import type { LeaseSeen } from '../../model/host.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
+import { DamagedBlock } from './lease-block.ts';
 import { isTaken, sameLease, takeableAfterMs, type LeaseBlocks, type LeasePool } from './lease.ts';
 
 export type TakeResult = 'taken' | 'renewed' | 'too-early' | 'failed';
@@ -170,20 +171,27 @@ export class LeaseWatcher {
   }
 
   async #watchPool(watched: WatchedPool, signal: AbortSignal): Promise<void> {
-    let trouble = '';
+    const pool = watched.pool.name;
+    let known = '';
     while (!signal.aborted) {
+      let trouble = '';
       try {
         const id = await watched.pool.identify();
         if (id !== watched.id) watched.hosts.clear(); // another storage was mounted there
         watched.id = id;
         watched.identified.resolve();
-        for (const host of this.#wanted) await this.#look(watched, host);
-        trouble = '';
+        for (const host of this.#wanted) {
+          await this.#look(watched, host).catch((error: unknown) => {
+            // The pool answers, and one lease there is torn: no reason not to look at the others.
+            if (!(error instanceof DamagedBlock)) throw error;
+            trouble = `${host}: ${error.message}`;
+          });
+        }
       } catch (error) {
-        const pool = watched.pool.name;
-        if (trouble !== messageOf(error)) this.#log.warn({ pool, error: messageOf(error) }, 'leases cannot be read');
         trouble = messageOf(error);
       }
+      if (trouble !== '' && trouble !== known) this.#log.warn({ pool, error: trouble }, 'leases cannot be read');
+      known = trouble;
       await this.#clock.sleep(lookEveryMs, signal).catch(() => {});
     }
   }
