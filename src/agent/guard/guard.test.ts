@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import { TestClock } from '../../runtime/clock.ts';
 import { silentLog } from '../../runtime/log.ts';
 import { Guard, type GuardMemory } from './guard.ts';
+import { DamagedBlock } from './lease-block.ts';
 import { MemoryPool, MemoryStorage } from './memory-pool.ts';
 
 const leaseTimeMs = 10_000;
@@ -27,7 +28,7 @@ function setUp() {
   const guests = new FakeGuests();
   const memory: { value: GuardMemory | null } = { value: null };
   let runs = 0;
-  const begin = (bootId = 'boot-1') => {
+  const begin = (bootId = 'boot-1', remembered = memory.value) => {
     const end = new AbortController();
     const guard = new Guard({
       host: 'h1',
@@ -38,7 +39,7 @@ function setUp() {
       pool,
       guests,
       log: silentLog,
-      remembered: memory.value,
+      remembered,
       remember: (value) => (memory.value = value),
     });
     const done = guard.run(end.signal);
@@ -66,6 +67,42 @@ function setUp() {
     });
   return { clock, storage, pool, guests, memory, begin, lease, take };
 }
+
+test('A lease that was torn when its host lost power is taken up anew by the next boot, and goes on from there.', async () => {
+  const { clock, storage, pool, guests, begin, lease, take } = setUp();
+  const first = begin();
+  await clock.advance(5_000);
+  await first.stop();
+  take(1);
+  const readable = pool.read.bind(pool);
+  const torn = lease();
+  pool.read = async (host) => {
+    if (storage.leases.get(host) === torn) throw new DamagedBlock('a block of the lease file is damaged');
+    return readable(host);
+  };
+  const { guard, stop } = begin('boot-2', null);
+  await clock.advance(5_000);
+  expect(guard.state).toBe('held');
+  expect(lease()).toMatchObject({ bootId: 'boot-2', generation: 2 });
+  expect(guests.kills).toBeLessThanOrEqual(1);
+  await stop();
+});
+
+test('A lease that was torn in this boot is not gone on with: somebody may have taken it.', async () => {
+  const { clock, pool, guests, begin } = setUp();
+  const first = begin();
+  await clock.advance(5_000);
+  await first.stop();
+  guests.alive.add('web1');
+  pool.read = async () => {
+    throw new DamagedBlock('a block of the lease file is damaged');
+  };
+  const { guard, stop } = begin();
+  await clock.advance(12_000);
+  expect(guard.state).toBe('lost');
+  expect(guests.alive.size).toBe(0);
+  await stop();
+});
 
 test('A lease is renewed every second for as long as the pool answers, and no guest is touched.', async () => {
   const { clock, guests, begin, lease } = setUp();

@@ -12,6 +12,7 @@
 import { messageOf } from '../../model/failure.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
+import { DamagedBlock } from './lease-block.ts';
 import {
   isTaken,
   renewEveryMs,
@@ -158,7 +159,7 @@ export class Guard {
       next = this.#next(before.lease, before.lease.generation);
     } else {
       const poolId = await pool.identify();
-      const found = await pool.read(host);
+      const found = await this.#readOwn();
       how = found.lease === null ? 'create' : 'overwrite';
       if (before.kind === 'starting' && this.#isOurs(found) && isTaken(found)) return this.#lose(takenWords(found));
       const goOn = before.kind === 'starting' && this.#isOurs(found);
@@ -184,6 +185,17 @@ export class Guard {
     this.#inheritedUntilMs = null;
     this.#state = { kind: 'held', lease: next, renewedAtMs: beganMs };
     this.#remember('held', next, beganMs);
+  }
+
+  /** What there is of this host's lease before one is taken up. */
+  async #readOwn(): Promise<LeaseBlocks> {
+    try {
+      return await this.#options.pool.read(this.#options.host);
+    } catch (error) {
+      // Torn when the host lost power: no lease of this boot is lost with it. One of this boot may have been taken, and nobody can tell.
+      if (error instanceof DamagedBlock && this.#memory === null) return { lease: null, taken: null };
+      throw error;
+    }
   }
 
   /** Written by a guard of this host in this boot, and not given back. */
