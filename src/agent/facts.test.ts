@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { MigrationId } from '../model/ids.ts';
-import { openFacts } from './facts.ts';
+import { factsOn, openFacts, type FactDisk, type Numbered } from './facts.ts';
 import { openJournal } from './journal.ts';
 
 let dir: string;
@@ -26,6 +26,35 @@ test('what was not acknowledged is kept over a restart, and no number comes twic
   expect(times(after).slice(-2)).toEqual([2, 3]);
   after.migration(fact(4));
   expect(numbers).not.toContain(after.unacknowledged().at(-1)?.number);
+});
+
+test('half a line that found no room spoils neither those before nor the next', () => {
+  let text = '';
+  let room = Infinity;
+  const lineOf = (each: Numbered) => `${JSON.stringify(each)}\n`;
+  const parsed = (line: string): Numbered[] => {
+    try {
+      return [JSON.parse(line) as Numbered]; // as it was written
+    } catch {
+      return [];
+    }
+  };
+  const disk: FactDisk = {
+    read: () => text.split('\n').flatMap(parsed),
+    append(each) {
+      const line = lineOf(each);
+      text += line.slice(0, room);
+      if (line.length > room) throw new Error('no space left on device');
+    },
+    replace: (all) => void (text = all.map(lineOf).join('')),
+  };
+  const facts = factsOn(disk, openJournal(dir));
+  facts.migration(fact(1));
+  room = 10;
+  expect(() => facts.migration(fact(2))).toThrow('no space');
+  room = Infinity;
+  facts.migration(fact(3));
+  expect(times(factsOn(disk, openJournal(dir)))).toEqual([1, 3]);
 });
 
 test('a line that a crash cut short spoils neither those before nor the next', () => {

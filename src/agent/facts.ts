@@ -49,15 +49,21 @@ export function factsOn(disk: FactDisk, journal: Journal): Facts {
   let waiting = disk.read();
   /** What is on disk and nobody needs any more. */
   let acknowledged = 0;
+  /** An append that failed may have left half a line, which would spoil the next one. */
+  let isTorn = false;
   const rewrite = () => {
     disk.replace(waiting);
     acknowledged = 0;
+    isTorn = false;
   };
   rewrite(); // a last line that a crash cut short would spoil the next one
   let send: (numbered: Numbered) => void = () => {};
   const add = (fact: Fact) => {
     const numbered = { number: nextNumber(), fact };
+    if (isTorn) rewrite();
+    isTorn = true;
     disk.append(numbered);
+    isTorn = false;
     waiting.push(numbered);
     send(numbered);
   };

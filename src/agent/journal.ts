@@ -14,7 +14,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../model/failure.ts';
@@ -120,8 +120,9 @@ export function journalOn(disk: JournalDisk): Journal {
       return agent;
     },
     setAgent(change) {
-      agent = { ...agent, ...change };
-      disk.writeAgent(agent);
+      const next = { ...agent, ...change };
+      disk.writeAgent(next);
+      agent = next;
     },
     vm: (id) => vms.get(id),
     vms: () => [...vms.values()],
@@ -163,8 +164,8 @@ export function factNumbers(journal: Journal): () => number {
   let reserved = next;
   return () => {
     if (next >= reserved) {
+      journal.setAgent({ nextFact: next + factsReservedAtOnce });
       reserved = next + factsReservedAtOnce;
-      journal.setAgent({ nextFact: reserved });
     }
     return next++;
   };
@@ -191,12 +192,20 @@ export function refuseNewer(path: string, schema: number, known: number): void {
 
 function writeDurably(path: string, value: unknown): void {
   const aside = `${path}.tmp`;
-  const file = openSync(aside, 'w', 0o600);
-  writeSync(file, JSON.stringify(value));
-  fsyncSync(file);
-  closeSync(file);
+  withFile(aside, 'w', (file) => {
+    // Not writeSync: on a disk that is nearly full the kernel takes a part and calls that a success.
+    writeFileSync(file, JSON.stringify(value));
+    fsyncSync(file);
+  });
   renameSync(aside, path);
-  const dir = openSync(join(path, '..'), 'r');
-  fsyncSync(dir);
-  closeSync(dir);
+  withFile(join(path, '..'), 'r', fsyncSync);
+}
+
+function withFile(path: string, flags: string, use: (file: number) => void): void {
+  const file = openSync(path, flags, 0o600);
+  try {
+    use(file);
+  } finally {
+    closeSync(file);
+  }
 }
