@@ -8,11 +8,12 @@ import type { PlanId } from '../model/ids.ts';
 import type { KeptForecast } from '../model/forecast.ts';
 import type { MoveForecast, Plan, PlannedMove } from '../model/plan.ts';
 import { snapshotAfter } from '../planner/answer.ts';
-import { balance } from '../planner/balance.ts';
+import { balanceSteps } from '../planner/balance.ts';
 import { consolidationPlan, type PowerFacts, type PowerPlanned } from '../planner/consolidation-plan.ts';
 import { fleetOf } from '../planner/fleet.ts';
 import { scoreWith, stayingCosts } from '../planner/judge.ts';
 import type { PowerChoice } from '../planner/power-plan.ts';
+import { withoutThreads, type PartSearch } from '../planner/parts.ts';
 import { droverParts } from '../planner/score.ts';
 import type { Fleet } from './fleet.ts';
 import type { Forecasts } from './forecasts.ts';
@@ -50,11 +51,16 @@ export type MakePlan = (snapshot: FleetSnapshot, ask: Question) => Promise<Plann
 const noPower: Planned['power'] = { sleep: [], wake: [], keep: [] };
 
 export function planned(snapshot: FleetSnapshot, ask: Question): Planned {
+  return withoutThreads(plannedInParts(snapshot, ask));
+}
+
+/** The same, with the parts of a large fleet handed out to who has threads for them. */
+export function* plannedInParts(snapshot: FleetSnapshot, ask: Question): PartSearch<Planned> {
   if (ask.goal === 'consolidate') {
     const { plan, ...power } = consolidationPlan(snapshot, ask.facts, { budget: { moves: ask.maxMoves } });
     return { plan, worth: plan.moves.map(() => null), power };
   }
-  const plan = balancePlan(ask.mends ? withoutSpreads(snapshot) : snapshot, ask.maxMoves);
+  const plan = yield* balancePlan(ask.mends ? withoutSpreads(snapshot) : snapshot, ask.maxMoves);
   if (ask.mends) return { plan, worth: plan.moves.map(() => null), power: noPower };
   const hops = new Set(plan.moves.flatMap(({ vm, hop }) => (hop ? [vm] : [])));
   const costs = stayingCosts(snapshotAfter(snapshot, plan), plan.moves);
@@ -62,8 +68,8 @@ export function planned(snapshot: FleetSnapshot, ask: Question): Planned {
 }
 
 /** What the planner says; the score after is of the moves that are left. */
-function balancePlan(snapshot: FleetSnapshot, maxMoves: number): Plan {
-  const plan = balance(snapshot);
+function* balancePlan(snapshot: FleetSnapshot, maxMoves: number): PartSearch<Plan> {
+  const plan = yield* balanceSteps(snapshot, { first: maxMoves });
   if (plan.moves.length <= maxMoves) return plan;
   const moves = withoutHalfWay(plan.moves.slice(0, maxMoves));
   const after = scoreWith(snapshotAfter(snapshot, { moves, placements: [] }));

@@ -17,6 +17,11 @@ export interface PlanOptions {
   /** How long the polish goes on; by default according to the fleet's size. */
   readonly iterations?: number;
   readonly forecast?: Forecaster;
+  /**
+   * Of what would pay in a large fleet so many moves are enough, those that bring most: who asks again later gets the others then.
+   * Small fleets are planned whole: there it takes no time.
+   */
+  readonly first?: number;
 }
 
 export interface Answer {

@@ -10,7 +10,7 @@ import { chanceFrom, type Chance } from './chance.ts';
 import { iterationsFor, problemOf } from './compile.ts';
 import { fleetOf, ordinaryLook, type Fleet, type Look } from './fleet.ts';
 import { order, type Ordered } from './order.ts';
-import { dealParts, hostsPerPart, polishPart, type PartJob } from './parts.ts';
+import { dealParts, hostsPerPart, withoutThreads, type PartSearch } from './parts.ts';
 import type { Problem } from './problem.ts';
 import { Spare } from './spare.ts';
 import { descend, noGain, polish } from './search.ts';
@@ -69,6 +69,7 @@ const mendingHeat = 0.05;
 const shareOfTry = 0.6;
 const partIterationsPerVm = 120;
 const mostPartIterations = 15_000_000;
+const iterationsPerFirst = 1000;
 
 /** Up to so many hosts the search itself keeps room for dead hosts; beyond, the order leaves out what would take it. */
 const fewHosts = 100;
@@ -77,10 +78,7 @@ const fewHosts = 100;
 const maxRounds = 6;
 
 export function balance(snapshot: FleetSnapshot, options: PlanOptions = {}, aim: Aim = droverAim): Plan {
-  const steps = balanceSteps(snapshot, options, aim);
-  let step = steps.next();
-  while (!step.done) step = steps.next(step.value.map(polishPart));
-  return step.value;
+  return withoutThreads(balanceSteps(snapshot, options, aim));
 }
 
 /** The same plan, as a generator that hands out the parts of a large fleet and is given their answers: for threads. */
@@ -88,7 +86,7 @@ export function* balanceSteps(
   snapshot: FleetSnapshot,
   options: PlanOptions = {},
   aim: Aim = droverAim,
-): Generator<readonly PartJob[], Plan, readonly Int32Array[]> {
+): PartSearch<Plan> {
   const fleet = fleetOf(snapshot, aim.look);
   const parts = aim.parts(fleet);
   const objective = objectiveOf(fleet, parts);
@@ -107,43 +105,68 @@ interface Task {
   readonly aim: Aim;
 }
 
-type Search<End> = Generator<readonly PartJob[], End, readonly Int32Array[]>;
-
 /** Searches on from each answer until the search finds nothing more, then orders the whole way from the beginning. */
-function* settle(task: Task): Search<Ordered> {
+function* settle(task: Task): PartSearch<Ordered> {
   let ordered = yield* once(task);
   if (!task.aim.settles || task.options.budget !== undefined || task.problem.hosts > settlesUpTo) return ordered;
-  for (let round = 0; round < maxRounds && ordered.steps.length > 0; round++) {
+  const { first = Infinity } = task.options;
+  for (let round = 0; round < maxRounds && ordered.steps.length > 0 && ordered.steps.length < first; round++) {
     const from = Int32Array.from(ordered.board.at);
     const next = yield* once({ ...task, problem: { ...task.problem, home: from, start: from } });
     if (next.steps.length === 0) return ordered;
     const whole = toward(task, next.board.at);
-    if (!isWorth(task, whole)) return ordered;
+    if (!isWorth(task, whole.board)) return ordered;
     ordered = whole;
   }
   return ordered;
 }
 
-function* once(task: Task): Search<Ordered> {
+function* once(task: Task): PartSearch<Ordered> {
   const { problem } = task;
-  let best: Ordered | null = null;
   const isLarge = problem.hosts > manyHosts && problem.objective.peak === null;
-  const tries = isLarge ? 1 : (task.aim.tries ?? 1);
+  return isLarge ? yield* onceInParts(task) : ifWorth(task, onceWhole(task));
+}
+
+function onceWhole(task: Task): Ordered {
+  let best: Ordered | null = null;
+  const tries = task.aim.tries ?? 1;
   // Moves that wait for each other in a circle cost a hop or are left out: then another search may do better.
-  for (
-    let attempt = 0;
-    attempt < tries || (!isLarge && attempt < tries + moreTries && best!.left.length > 0);
-    attempt++
-  ) {
-    const board = new Board(problem);
+  for (let attempt = 0; best === null || attempt < tries + (best.left.length > 0 ? moreTries : 0); attempt++) {
+    const board = new Board(task.problem);
     const chance = chanceFrom(seedOf(task.options) + 1000 * attempt);
     descend(board, chance);
-    if (isLarge) yield* polishInParts(task, board, chance);
-    else polishWhole(task, board, chance);
+    polishWhole(task, board, chance);
     const ordered = toward(task, board.at);
     if (best === null || ordered.board.energy() < best.board.energy()) best = ordered;
   }
-  return best !== null && isWorth(task, best) ? best : toward(task, problem.home);
+  return best;
+}
+
+function* onceInParts(task: Task): PartSearch<Ordered> {
+  const { problem, options } = task;
+  const board = new Board(problem);
+  const chance = chanceFrom(seedOf(options));
+  descend(board, chance);
+  // Whether it is worth the trouble is a question about all of it, not about where it begins.
+  const first = options.first ?? Infinity;
+  if (board.movedCount > first && isWorth(task, board)) return theFirst(task, first, board);
+  yield* polishInParts(task, board, chance);
+  return ifWorth(task, toward(task, board.at));
+}
+
+/** Of all that would pay what brings most, and then the best of that kind for the same number of moves. */
+function theFirst(task: Task, first: number, whole: Board): Ordered {
+  const { options } = task;
+  const problem = { ...task.problem, maxMoves: Math.min(first, task.problem.maxMoves) };
+  const few = { ...task, problem };
+  const begun = toward(few, whole.at);
+  const board = new Board({ ...problem, start: begun.board.at });
+  polish(board, chanceFrom(seedOf(options)), {
+    iterations: options.iterations ?? iterationsPerFirst * first,
+    heat: mendingHeat,
+  });
+  const polished = toward(few, board.at);
+  return polished.board.energy() < begun.board.energy() ? polished : begun;
 }
 
 function polishWhole({ fleet, problem, options, aim }: Task, board: Board, chance: Chance): void {
@@ -156,7 +179,7 @@ function polishWhole({ fleet, problem, options, aim }: Task, board: Board, chanc
   polish(board, chance, { iterations: iterations * shareOfMending, heat: mendingHeat, ...(allows && { allows }) });
 }
 
-function* polishInParts({ problem, options }: Task, board: Board, chance: Chance): Search<void> {
+function* polishInParts({ problem, options }: Task, board: Board, chance: Chance): PartSearch<void> {
   const iterations = options.iterations ?? Math.min(mostPartIterations, partIterationsPerVm * problem.vms);
   for (let round = 0; round < rounds; round++) {
     const { jobs, merge } = dealParts(board, chance, iterations / rounds);
@@ -170,8 +193,11 @@ function toward({ fleet, problem }: Task, wanted: Int32Array): Ordered {
   return order(problem, wanted, { maxMoves, maxMoveMiB, hops: true, allows: (board) => spare.isKept(board) });
 }
 
-function isWorth({ problem, aim }: Task, { board, steps }: Ordered): boolean {
-  if (steps.length === 0) return true;
+function ifWorth(task: Task, found: Ordered): Ordered {
+  return isWorth(task, found.board) ? found : toward(task, task.problem.home);
+}
+
+function isWorth({ problem, aim }: Task, board: Board): boolean {
   const before = new Board({ ...problem, start: problem.home }).score();
   return before - board.score() > Math.max(noGain, aim.leastGain * before);
 }

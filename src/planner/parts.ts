@@ -54,6 +54,16 @@ export function dealParts(
   };
 }
 
+/** A search that hands out parts and is given their answers. */
+export type PartSearch<End> = Generator<readonly PartJob[], End, readonly Int32Array[]>;
+
+/** All of it here, one part after the other. */
+export function withoutThreads<End>(search: PartSearch<End>): End {
+  let step = search.next();
+  while (!step.done) step = search.next(step.value.map(polishPart));
+  return step.value;
+}
+
 /** The work of one thread. */
 export function polishPart({ problem, seed, iterations }: PartJob): Int32Array {
   const board = new Board(problem);

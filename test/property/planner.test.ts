@@ -439,4 +439,22 @@ describe('a large fleet', () => {
     for (const score of scores) expect(score).toBeLessThanOrEqual(scores[0]! + 1e-6);
     expect(plan.score.after.total).toBeCloseTo(scores.at(-1)!, 6);
   });
+
+  it('is begun with what brings most where fewer moves are wanted than would pay', { timeout: timeoutMs }, () => {
+    const snapshot = unevenFleet(600, 4, 1);
+    const whole = balance(snapshot, { iterations: 20_000 });
+    const first = 40;
+    expect(whole.moves.length).toBeGreaterThan(2 * first);
+    const plan = balance(snapshot, { first });
+    expect(balance(snapshot, { first })).toEqual(plan);
+    expect(plan.moves).toHaveLength(first);
+    const { scores } = replay(snapshot, plan);
+    for (const score of scores) expect(score).toBeLessThanOrEqual(scores[0]! + 1e-6);
+    // No worse than as many of a whole plan, which is made for its end and not for its beginning.
+    const begun = replay(snapshot, { ...whole, moves: whole.moves.slice(0, first) });
+    expect(scores.at(-1)).toBeLessThan(begun.scores.at(-1)!);
+    // A whole plan that brings too little is none, however few of its moves are wanted.
+    const even = snapshotAfter(snapshot, whole);
+    expect(balance(even, { first: 1 }).moves).toEqual([]);
+  });
 });
