@@ -258,10 +258,14 @@ export class Fleet {
     throw notFound('host', ref, [...this.#hostNames.keys()], 'drover host list');
   }
 
+  vmNamed(name: string): VmRecord | undefined {
+    const id = this.#vmNames.get(name);
+    return id === undefined ? undefined : this.#vms.get(id);
+  }
+
   /** By name or id. @throws UserError not-found */
   findVm(ref: string): VmRecord {
-    const id = this.#vmNames.get(ref) ?? (ref as VmId); // as above
-    const found = this.#vms.get(id);
+    const found = this.vmNamed(ref) ?? this.#vms.get(ref as VmId); // as above
     if (found) return found;
     throw notFound('VM', ref, [...this.#vmNames.keys()], 'drover vm list');
   }

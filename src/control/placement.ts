@@ -194,8 +194,7 @@ const firm: ReadonlySet<string> = new Set(['pinned', 'apart']);
 
 /** Can one of them speak against a host? */
 function hasFirmRules({ fleet }: Site, { vmName, placing, leavesSpare }: Need): boolean {
-  const known = [...fleet.vms.values()].find(({ name }) => name === vmName);
-  const rules = known?.placing ?? placing;
+  const rules = fleet.vmNamed(vmName)?.placing ?? placing;
   return leavesSpare === true || (rules !== undefined && (rules.pinnedTo !== null || rules.apart.length > 0));
 }
 

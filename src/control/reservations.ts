@@ -192,7 +192,8 @@ export class Reservations {
     rooms: Site['fleet']['rooms'] | null = null,
   ): [HostRecord, ...HostRecord[]] {
     const { hosts, sleeps, drains, vms, migrations, balance } = this.#fleet;
-    const fleet = rooms === null ? this.#fleet : { hosts, sleeps, drains, vms, migrations, balance, rooms };
+    const vmNamed = (name: string) => this.#fleet.vmNamed(name);
+    const fleet = rooms === null ? this.#fleet : { hosts, sleeps, drains, vms, vmNamed, migrations, balance, rooms };
     const site = { fleet, liveness: this.#liveness, health: this.#health, loads: this.#loads };
     const need = needOf(
       vm.name,

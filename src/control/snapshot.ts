@@ -28,7 +28,7 @@ const assumedBytesPerSecond = 112_000_000;
 const movesLookedAt = 500;
 
 export interface SnapshotSource {
-  readonly fleet: Pick<Fleet, 'hosts' | 'rooms' | 'sleeps' | 'drains' | 'vms' | 'migrations' | 'balance'>;
+  readonly fleet: Pick<Fleet, 'hosts' | 'rooms' | 'sleeps' | 'drains' | 'vms' | 'vmNamed' | 'migrations' | 'balance'>;
   readonly liveness: Pick<Liveness, 'isSilent'>;
   readonly health: Pick<Health, 'sicknessOf'>;
   readonly loads: LoadHistory;
