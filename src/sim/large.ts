@@ -16,10 +16,11 @@ import { LiveEvents } from '../control/live-events.ts';
 import { Liveness } from '../control/liveness.ts';
 import { LoadHistory } from '../control/load-history.ts';
 import { Migrations } from '../control/migrations.ts';
-import { planned } from '../control/planning.ts';
+import type { MakePlan } from '../control/planning.ts';
 import type { OpenPower } from '../control/power/power.ts';
 import { Reservations } from '../control/reservations.ts';
 import { Sleep } from '../control/sleep.ts';
+import { planInThread } from '../control/threaded-planner.ts';
 import { isEnd } from '../migration/phases.ts';
 import { defaultBalanceSettings } from '../model/distribution.ts';
 import { roomUsedMiB } from '../model/host.ts';
@@ -57,6 +58,7 @@ const stepMs = 60_000;
 const startHour = 6;
 const startedAt = Date.UTC(2030, 0, 1, startHour);
 const overload = 0.9;
+const sayEveryMs = 10_000;
 const failureChance = 1 / 300;
 const fallbackBytesPerSecond = 500_000_000;
 /** Only where everything before it has gone wrong is it needed. */
@@ -69,7 +71,7 @@ class AlwaysHeard extends Liveness {
   }
 }
 
-/** @param say gets a line each virtual half hour */
+/** @param say gets a line each virtual half hour, for each plan, and now and then how far it is */
 export async function runLarge(options: LargeOptions, say: (line: string) => void): Promise<LargeResult> {
   const { seed, hosts, vms, minutes } = options;
   const clock = new TestClock(startedAt);
@@ -95,7 +97,7 @@ export async function runLarge(options: LargeOptions, say: (line: string) => voi
   leading.catch(led.reject);
   const fleet = await Fleet.load(store, await led.promise, silentLog, clock);
   try {
-    return await new LargeRun(options, made, fleet, clock).run(minutes * 60_000, say);
+    return await new LargeRun(options, made, fleet, clock, say).run(minutes * 60_000);
   } finally {
     over.abort();
     await leading;
@@ -120,11 +122,17 @@ class LargeRun {
   readonly #lastMoved = new Map<VmId, number>();
   readonly #overloaded = { now: 0, staying: 0 };
   readonly #violations: string[] = [];
+  readonly #say: (line: string) => void;
+  readonly #startedAt = performance.now();
+  #saidAt = performance.now();
+  /** The plan that is being made, in real time. */
+  #thinking: Promise<unknown> | null = null;
   #moves = 0;
   #failed = 0;
 
-  constructor(options: LargeOptions, made: LargeFleet, fleet: Fleet, clock: TestClock) {
+  constructor(options: LargeOptions, made: LargeFleet, fleet: Fleet, clock: TestClock, say: (line: string) => void) {
     this.#options = options;
+    this.#say = say;
     this.#made = made;
     this.#fleet = fleet;
     this.#clock = clock;
@@ -156,7 +164,7 @@ class LargeRun {
       sleep,
       energy: new Energy({ ...shared, sleep, power }),
       held: () => null,
-      makePlan: async (snapshot, ask) => planned(snapshot, ask),
+      makePlan: (snapshot, ask) => (this.#thinking = this.#plan(snapshot, ask)),
     });
     fleet.onCommit((changes) => {
       for (const change of changes) {
@@ -165,8 +173,7 @@ class LargeRun {
     });
   }
 
-  async run(forMs: number, say: (line: string) => void): Promise<LargeResult> {
-    const realStart = performance.now();
+  async run(forMs: number): Promise<LargeResult> {
     const { hosts } = this.#options;
     await this.#fleet.change((draft) =>
       draft.putBalance({
@@ -183,10 +190,10 @@ class LargeRun {
       await this.#endMoves();
       await this.#migrations.tick();
       await this.#distributor.tick();
-      // A plan is made beside the beat.
-      for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
+      await this.#untilThought();
       this.#check();
-      if (isSample && (at / sampleMs) % 6 === 0) say(this.#line((performance.now() - realStart) / 1000));
+      if (isSample && (at / sampleMs) % 6 === 0) this.#tell(this.#line());
+      else if (performance.now() - this.#saidAt > sayEveryMs) this.#tell(`${at / 60_000} of ${forMs / 60_000} minutes`);
       await this.#clock.advance(stepMs);
     }
     return {
@@ -196,6 +203,36 @@ class LargeRun {
       overloaded: this.#overloaded,
       violations: this.#violations,
     };
+  }
+
+  readonly #plan: MakePlan = async (snapshot, ask) => {
+    this.#tell('a plan is being made');
+    const startedAt = performance.now();
+    const used = process.cpuUsage();
+    const made = await planInThread(snapshot, ask);
+    const { user, system } = process.cpuUsage(used);
+    const { moves, score } = made.plan;
+    const took = `${((performance.now() - startedAt) / 1000).toFixed(1)} s, ${((user + system) / 1e6).toFixed(1)} s of CPU`;
+    const scores = `score ${score.before.total.toFixed(4)} to ${score.after.total.toFixed(4)}`;
+    this.#tell(`a plan of ${moves.length} moves, ${scores}; it took ${took}`);
+    return made;
+  };
+
+  /** A plan is made beside the beat; virtual time waits for it, and then for what becomes of it. */
+  async #untilThought(): Promise<void> {
+    while (this.#thinking !== null) {
+      const thinking = this.#thinking;
+      // What went wrong the distributor says.
+      await thinking.catch(() => {});
+      if (this.#thinking === thinking) this.#thinking = null;
+      for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  #tell(says: string): void {
+    this.#saidAt = performance.now();
+    const time = new Date(this.#clock.now()).toISOString().slice(11, 16);
+    this.#say(`${time}  ${says}; ${((this.#saidAt - this.#startedAt) / 1000).toFixed(0)} s`);
   }
 
   get #dayMs(): number {
@@ -281,10 +318,9 @@ class LargeRun {
     }
   }
 
-  #line(realSeconds: number): string {
+  #line(): string {
     const now = this.#shares(false);
     const staying = this.#shares(true);
-    const time = new Date(this.#clock.now()).toISOString().slice(11, 16);
     const of = (shares: readonly number[]): string => {
       const mean = shares.reduce((sum, share) => sum + share, 0) / shares.length;
       const spread = Math.sqrt(shares.reduce((sum, share) => sum + (share - mean) ** 2, 0) / shares.length);
@@ -296,9 +332,8 @@ class LargeRun {
     const says = this.#distributor.says;
     const caution = this.#fleet.balance.caution.factor;
     return [
-      `${time}  ${of(now)} (staying: ${of(staying)})`,
+      `${of(now)} (staying: ${of(staying)})`,
       `moves ${this.#moves}, ${open} open, ${this.#fleet.plans.size} plans, caution ${caution.toFixed(1)}`,
-      `${realSeconds.toFixed(0)} s`,
       ...(says === null ? [] : [says]),
     ].join('; ');
   }

@@ -120,7 +120,13 @@ async function large({ seed, hosts, vms, minutes }: SimOptions): Promise<number>
 
 async function one(options: SimOptions, { trace, keep }: Flags): Promise<number> {
   const startedAt = performance.now();
-  const result = await runSeed(options, trace === true ? say : undefined);
+  let saidAt = startedAt;
+  const watch = (atMs: number): void => {
+    if (performance.now() - saidAt < sayEveryMs) return;
+    saidAt = performance.now();
+    say(`${Math.floor(atMs / 60_000)} of ${options.minutes} minutes, ${secondsSince(startedAt)} s`);
+  };
+  const result = trace === true ? await runSeed(options, say) : await runSeed(options, undefined, watch);
   const total = new Totals();
   total.add(result);
   say(`seed ${options.seed}: ${result.events} events, hash ${result.hash}, ${secondsSince(startedAt)} s`);

@@ -33,11 +33,19 @@ export interface SimResult {
   readonly disturbances: Readonly<Record<string, number>>;
 }
 
-/** @param trace gets every event as a line */
-export async function runSeed(options: SimOptions, trace?: (line: string) => void): Promise<SimResult> {
+/**
+ * @param trace gets every event as a line
+ * @param watch is told over and over how far virtual time is
+ */
+export async function runSeed(
+  options: SimOptions,
+  trace?: (line: string) => void,
+  watch?: (atMs: number) => void,
+): Promise<SimResult> {
   const fault = options.fault === null ? noFault : faults[options.fault];
   if (fault === undefined) throw new Error(`there is no fault '${options.fault}'`);
   const world = new World(options, fault, trace);
+  if (watch !== undefined) world.watch = watch;
   const people = new Workload(world);
   const maintenance = new Maintenance(world);
   const sleepers = new Sleepers(world);

@@ -59,6 +59,8 @@ export class World {
   /** Something may have changed about what runs. */
   machinesStirred = true;
   onMoment: MomentHook = () => 'nothing';
+  /** Told how far it is after each thing that happens. */
+  watch: (atMs: number) => void = () => {};
   /** Of each VM that ever was. */
   readonly memoryMiB = new Map<VmId, number>();
   readonly #swings = new Map<VmId, { readonly mean: number; readonly share: number; readonly phase: number }>();
@@ -198,7 +200,10 @@ export class World {
   }
 
   run(untilMs: number): Promise<void> {
-    return this.timeline.run(untilMs, () => this.checks.between());
+    return this.timeline.run(untilMs, () => {
+      this.checks.between();
+      this.watch(this.timeline.nowMs);
+    });
   }
 
   #logOf(program: string, life: Life): Log {
