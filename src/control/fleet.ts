@@ -123,6 +123,8 @@ export class Fleet {
   readonly #givenTasks = new Set<TaskId>();
   readonly #hostNames = new Map<string, HostId>();
   readonly #vmNames = new Map<string, VmId>();
+  /** By name; null: to be sorted again. */
+  #vmOrder: VmId[] | null = null;
   readonly #requests = new Map<string, RequestRecord>();
   readonly #energies = new Map<string, EnergyRecord>();
   #demand: DemandRecord | undefined;
@@ -258,6 +260,12 @@ export class Fleet {
     throw notFound('host', ref, [...this.#hostNames.keys()], 'drover host list');
   }
 
+  /** All VMs, sorted by name: once, for as long as there are none but these. */
+  vmsByName(): VmRecord[] {
+    this.#vmOrder ??= [...this.#vms.values()].toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(({ id }) => id);
+    return this.#vmOrder.flatMap((id) => this.#vms.get(id) ?? []);
+  }
+
   vmNamed(name: string): VmRecord | undefined {
     const id = this.#vmNames.get(name);
     return id === undefined ? undefined : this.#vms.get(id);
@@ -270,36 +278,21 @@ export class Fleet {
     throw notFound('VM', ref, [...this.#vmNames.keys()], 'drover vm list');
   }
 
-  /** By id. @throws UserError not-found */
+  /** This and the next ones by id. @throws UserError not-found */
   findMigration(ref: string): Migration {
-    const found = this.#migrations.get(ref as MigrationId); // as above
-    if (found) return found;
-    throw notFound('migration', ref, [], 'drover migrations');
+    return ofId('migration', this.#migrations, ref, 'drover migrations');
   }
-
-  /** By id. @throws UserError not-found */
   findRecovery(ref: string): RecoveryRecord {
-    const found = this.#recoveries.get(ref as RecoveryId); // as above
-    if (found) return found;
-    throw notFound('recovery', ref, [], 'drover recoveries');
+    return ofId('recovery', this.#recoveries, ref, 'drover recoveries');
   }
-
-  /** By id. @throws UserError not-found */
   findDrain(ref: string): DrainRecord {
-    const found = this.#drains.get(ref as DrainId); // as above
-    if (found) return found;
-    throw notFound('drain', ref, [], 'drover drains');
+    return ofId('drain', this.#drains, ref, 'drover drains');
   }
   findTask(ref: string): TaskRecord {
-    const found = this.#tasks.get(ref as TaskId); // as above
-    if (found) return found;
-    throw notFound('task', ref, [], 'drover task list');
+    return ofId('task', this.#tasks, ref, 'drover task list');
   }
-  /** By id. @throws UserError not-found */
   findPlan(ref: string): PlanRecord {
-    const found = this.#plans.get(ref as PlanId); // as above
-    if (found) return found;
-    throw notFound('plan', ref, [], 'drover recommendations list');
+    return ofId('plan', this.#plans, ref, 'drover recommendations list');
   }
 
   vmNameTaken(name: string): boolean {
@@ -459,6 +452,7 @@ export class Fleet {
       ...this.#plain.values(),
     ])
       map.clear();
+    this.#vmOrder = null;
     this.#unsettled.clear();
     this.#queuedTasks.clear();
     this.#givenTasks.clear();
@@ -490,8 +484,11 @@ export class Fleet {
         return swap('room', this.#rooms, rest as HostId, found?.kind === 'room' ? found.record : undefined);
       case 'sleep':
         return swap('sleep', this.#sleeps, rest as HostId, found?.kind === 'sleep' ? found.record : undefined);
-      case 'vm':
-        return swap('vm', this.#vms, rest as VmId, found?.kind === 'vm' ? found.record : undefined);
+      case 'vm': {
+        const vm = found?.kind === 'vm' ? found.record : undefined;
+        if (this.#vms.get(rest as VmId)?.name !== vm?.name) this.#vmOrder = null;
+        return swap('vm', this.#vms, rest as VmId, vm);
+      }
       case 'migration': {
         const migration = found?.kind === 'migration' ? found.record : undefined;
         const id = rest as MigrationId;
@@ -584,6 +581,12 @@ function swap<K extends keyof Kept>(
 function toggle<T>(set: Set<T>, value: T, isIn: boolean): void {
   if (isIn) set.add(value);
   else set.delete(value);
+}
+
+function ofId<K extends string, V>(kind: string, map: ReadonlyMap<K, V>, ref: string, list: string): V {
+  const found = map.get(ref as K); // whether it is one is what is being asked
+  if (found !== undefined) return found;
+  throw notFound(kind, ref, [], list);
 }
 
 function notFound(kind: string, ref: string, names: readonly string[], list: string): UserError {

@@ -146,11 +146,17 @@ export class LoadHistory {
     return this.#hosts.get(host)?.seenMs ?? 0;
   }
 
-  /** Drops what is not there any more. */
+  /** Drops what is not there any more, as soon as more is kept than is there. */
   keepOnly(hosts: ReadonlyMap<HostId, unknown>, vms: ReadonlyMap<VmId, unknown>): void {
-    for (const host of this.#hosts.keys()) if (!hosts.has(host)) this.#hosts.delete(host);
-    for (const vm of this.#guests.keys()) if (!vms.has(vm)) this.#guests.delete(vm);
+    dropMissing(this.#hosts, hosts);
+    dropMissing(this.#guests, vms);
   }
+}
+
+/** No id is ever used again: what is left over for a while does no harm, and looking for it in a large fleet takes its time. */
+function dropMissing<K>(kept: Map<K, unknown>, there: ReadonlyMap<K, unknown>): void {
+  if (kept.size <= there.size) return;
+  for (const id of kept.keys()) if (!there.has(id)) kept.delete(id);
 }
 
 function entry<K, V>(map: Map<K, V>, key: K, make: new () => V): V {

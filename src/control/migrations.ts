@@ -27,6 +27,9 @@ import { settleGuestRoom, settleMoveRoom } from './rooms.ts';
 
 /** Ended moves that are kept for the history. */
 const historyLimit = 5_000;
+/** Up to so many stay as long as their VMs are left alone for having been moved. */
+const historyAtMost = 20_000;
+const forgottenAtOnce = 50;
 
 interface Parts {
   readonly fleet: Fleet;
@@ -202,12 +205,28 @@ export class Migrations {
   }
 
   async #forgetOldest(): Promise<void> {
-    const excess = this.#fleet.migrations.size - historyLimit;
-    if (excess <= 0) return;
-    const unsettled = new Set(this.#fleet.unsettledMigrations().map(({ id }) => id));
-    const oldest = [...this.#fleet.migrations.keys()].filter((id) => !unsettled.has(id)).slice(0, Math.min(excess, 50));
-    await this.#fleet.change((draft) => oldest.forEach((id) => draft.removeMigration(id)));
+    const oldest = forgettable(this.#fleet, this.#clock.now());
+    if (oldest.length > 0) await this.#fleet.change((draft) => oldest.forEach((id) => draft.removeMigration(id)));
   }
+}
+
+/** The oldest of the history that are too many, and say of no VM that it is to be left alone. */
+export function forgettable(
+  fleet: Pick<Fleet, 'migrations' | 'balance' | 'unsettledMigrations'>,
+  now: number,
+): MigrationId[] {
+  const { migrations, balance } = fleet;
+  const excess = migrations.size - historyLimit;
+  if (excess <= 0) return [];
+  const unsettled = new Set(fleet.unsettledMigrations().map(({ id }) => id));
+  const youngAt = migrations.size > historyAtMost ? Infinity : now - balance.dwellMs;
+  const oldest: MigrationId[] = [];
+  for (const migration of migrations.values()) {
+    if (oldest.length === Math.min(excess, forgottenAtOnce)) break;
+    const isYoung = 'endedAt' in migration && migration.endedAt > youngAt;
+    if (!isYoung && !unsettled.has(migration.id)) oldest.push(migration.id);
+  }
+  return oldest;
 }
 
 /** Asks an open move to end where it began. @returns undefined when that cannot be done now */

@@ -193,7 +193,9 @@ export class Reservations {
   ): [HostRecord, ...HostRecord[]] {
     const { hosts, sleeps, drains, vms, migrations, balance } = this.#fleet;
     const vmNamed = (name: string) => this.#fleet.vmNamed(name);
-    const fleet = rooms === null ? this.#fleet : { hosts, sleeps, drains, vms, vmNamed, migrations, balance, rooms };
+    const vmsByName = () => this.#fleet.vmsByName();
+    const besides = { hosts, sleeps, drains, vms, vmNamed, vmsByName, migrations, balance };
+    const fleet = rooms === null ? this.#fleet : { ...besides, rooms };
     const site = { fleet, liveness: this.#liveness, health: this.#health, loads: this.#loads };
     const need = needOf(
       vm.name,

@@ -1,6 +1,7 @@
 /** The fleet of records as the planner sees it. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { SnapshotHost, SnapshotVm } from '../model/fleet-snapshot.ts';
+import { newId } from '../model/ids.ts';
 import { readFleetFile, toFleetFile } from '../wire/fleet.ts';
 import { migrateBody } from '../wire/endpoints.ts';
 import { FakeFleet } from './fake-fleet.ts';
@@ -83,6 +84,25 @@ test('keeps a VM that is held where it is, and learns from moves when they ended
     dirtyBytesPerSecond: 4_096_000,
   });
   expect([host('h1'), host('h3')].map((each) => each.linkBytesPerSecond)).toEqual([64e6, 112e6]);
+});
+
+test('knows when a VM was moved, however many others have been moved since', async () => {
+  await fleet.run('web1', 'h1');
+  const { id } = await start({ to: 'h2' });
+  await fleet.plane.migrations.cancel(id);
+  await fleet.agent('h1').move(id, { kind: 'source-running', failure: null });
+  const endedAt = fleet.clock.now();
+  expect(vm('web1').lastMovedAt).toBe(endedAt);
+  const record = fleet.plane.fleet.findMigration(id);
+  const bytes = new Uint8Array(8);
+  for (let from = 0; from < 600; from += 50) {
+    await fleet.plane.fleet.change((draft) => {
+      for (let at = endedAt + 1 + from; at <= endedAt + from + 50; at++) {
+        draft.putMigration({ ...record, id: newId('migration', at, bytes), vm: newId('vm', at, bytes) });
+      }
+    });
+  }
+  expect(vm('web1').lastMovedAt).toBe(endedAt);
 });
 
 test('says what hosts are, and leaves the guests of a sick one to the evacuation', async () => {

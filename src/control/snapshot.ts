@@ -14,6 +14,7 @@ import type { HostRecord } from '../model/host.ts';
 import type { HostId, VmId } from '../model/ids.ts';
 import { dirtiedIn, linkSpeedIn } from '../migration/corrections.ts';
 import { isEnd } from '../migration/phases.ts';
+import type { Migration } from '../model/migration.ts';
 import type { VmRecord } from '../model/vm.ts';
 import type { Fleet } from './fleet.ts';
 import type { Health } from './health.ts';
@@ -24,11 +25,14 @@ import { holdsRoom } from './rooms.ts';
 
 /** A gigabit, less what the protocol takes: where no move has shown more. */
 const assumedBytesPerSecond = 112_000_000;
-/** Of the newest moves: a fleet keeps thousands. */
+/** Of the newest moves is learnt: a fleet keeps thousands. */
 const movesLookedAt = 500;
 
 export interface SnapshotSource {
-  readonly fleet: Pick<Fleet, 'hosts' | 'rooms' | 'sleeps' | 'drains' | 'vms' | 'vmNamed' | 'migrations' | 'balance'>;
+  readonly fleet: Pick<
+    Fleet,
+    'hosts' | 'rooms' | 'sleeps' | 'drains' | 'vms' | 'vmNamed' | 'vmsByName' | 'migrations' | 'balance'
+  >;
   readonly liveness: Pick<Liveness, 'isSilent'>;
   readonly health: Pick<Health, 'sicknessOf'>;
   readonly loads: LoadHistory;
@@ -39,24 +43,21 @@ export function snapshotOf(source: SnapshotSource, now: number): FleetSnapshot {
   const { fleet } = source;
   const learnt = learntFrom(fleet.migrations);
   const drained = ofOpenDrains(fleet.drains);
-  const vmsOn = new Map<HostId, VmRecord[]>();
-  for (const vm of fleet.vms.values()) {
-    const host = whereItGoes(fleet, vm);
-    const there = vmsOn.get(host);
-    if (there === undefined) vmsOn.set(host, [vm]);
-    else there.push(vm);
-  }
+  const vms: SnapshotVm[] = [];
+  const guestsMiB = new Map<HostId, number>();
   const hosts = [...fleet.hosts.values()].toSorted(byName);
   const names = new Set(hosts.map(({ name }) => name));
+  for (const vm of fleet.vmsByName()) {
+    const host = fleet.hosts.get(whereItGoes(fleet, vm));
+    if (host === undefined) continue;
+    if (holdsRoom(vm)) guestsMiB.set(host.id, (guestsMiB.get(host.id) ?? 0) + vm.spec.memoryMiB);
+    vms.push(vmIn(source, learnt, names, host, vm, drained.has(vm.id)));
+  }
   return {
     version: 1,
     takenAt: now,
-    hosts: hosts.map((host) => hostIn(source, learnt, host, vmsOn.get(host.id) ?? [])),
-    vms: hosts
-      .flatMap((host) =>
-        (vmsOn.get(host.id) ?? []).map((vm) => vmIn(source, learnt, names, host, vm, drained.has(vm.id))),
-      )
-      .toSorted(byName),
+    hosts: hosts.map((host) => hostIn(source, learnt, host, guestsMiB.get(host.id) ?? 0)),
+    vms,
     settings: fleetSettingsOf(fleet.balance),
   };
 }
@@ -74,14 +75,13 @@ function whereItGoes({ migrations }: Pick<Fleet, 'migrations'>, vm: VmRecord): H
   return migration.hold?.switchRequestedAt === null ? vm.host : migration.target;
 }
 
-function hostIn(source: SnapshotSource, learnt: Learnt, host: HostRecord, vms: readonly VmRecord[]): SnapshotHost {
+function hostIn(source: SnapshotSource, learnt: Learnt, host: HostRecord, ofGuestsMiB: number): SnapshotHost {
   const { fleet } = source;
   const { inventory } = host;
   const room = fleet.rooms.get(host.id);
-  const ofGuests = vms.reduce((sum, vm) => sum + (holdsRoom(vm) ? vm.spec.memoryMiB : 0), 0);
   const capacity = room?.capacityMiB ?? 0;
   // Moves under way to it, and remains of those that have left.
-  const besides = Math.max(0, (room === undefined ? 0 : roomUsedMiB(room)) - ofGuests);
+  const besides = Math.max(0, (room === undefined ? 0 : roomUsedMiB(room)) - ofGuestsMiB);
   return {
     name: host.name,
     state: stateOf(source, host),
@@ -186,15 +186,24 @@ interface Learnt {
 function learntFrom(migrations: Fleet['migrations']): Learnt {
   const movedAt = new Map<VmId, number>();
   const dirtyOf = new Map<VmId, number>();
-  const moves = [...migrations.values()].slice(-movesLookedAt);
-  for (const migration of moves) {
+  for (const migration of migrations.values()) {
     // A move that failed or was cancelled is not tried again at once either.
     if ('endedAt' in migration) movedAt.set(migration.vm, migration.endedAt);
+  }
+  const moves = [...migrations.values()].slice(-movesLookedAt);
+  for (const migration of moves) {
     const dirtied = dirtiedIn(migration).findLast(({ overMs }) => overMs > 0);
     if (dirtied) dirtyOf.set(migration.vm, Math.round((1000 * dirtied.bytes) / dirtied.overMs));
   }
-  const newestFirst = moves.toReversed();
-  return { movedAt, dirtyOf, linkOf: (host) => linkSpeedIn(newestFirst, host, host) };
+  const newestFirst = new Map<HostId, Migration[]>();
+  for (const move of moves.toReversed()) {
+    for (const host of [move.source, move.target]) {
+      const known = newestFirst.get(host);
+      if (known === undefined) newestFirst.set(host, [move]);
+      else known.push(move);
+    }
+  }
+  return { movedAt, dirtyOf, linkOf: (host) => linkSpeedIn(newestFirst.get(host) ?? [], host, host) };
 }
 
 function byName(a: { readonly name: string }, b: { readonly name: string }): number {
