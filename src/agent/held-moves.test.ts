@@ -4,6 +4,7 @@ import { FakeHost, jobOf, migration } from './fake-host.ts';
 
 let source: FakeHost;
 let target: FakeHost;
+const settle = () => systemClock.sleep(20);
 const strays: unknown[] = [];
 const stray = (error: unknown) => strays.push(error);
 
@@ -64,5 +65,38 @@ describe('a held move', () => {
     await source.fact('source-running');
     expect(source.guest.count('continue')).toBe(1);
     expect(source.part().kind).toBe('runs');
+  });
+});
+
+describe('a move that is told to switch', () => {
+  const sending = async () => {
+    const job = jobOf('auto');
+    target.order('receive', { job, sourcePeer: source.peer });
+    const { endpoint } = await target.fact('listening');
+    source.order('send', { job, endpoint, targetPeer: target.peer });
+    await source.guest.whenAsked('start');
+    source.guest.now = 'sending';
+    source.guest.transferIs({ kind: 'sending' });
+    await source.fact('sending');
+  };
+
+  test('goes over to post-copy at once, and once only', async () => {
+    await sending();
+    source.order('switch', { migration });
+    source.order('switch', { migration });
+    expect((await source.fact('switching')).because).toBe('it was asked for');
+    await source.guest.whenAsked('switch');
+    await settle();
+    expect(source.guest.count('switch')).toBe(1);
+    expect(source.part()).toMatchObject({ kind: 'sending', switched: true });
+  });
+
+  test('does not while its guest is paused to complete', async () => {
+    await sending();
+    source.guest.emit({ kind: 'stopped' });
+    await source.fact('stopped');
+    source.order('switch', { migration });
+    await settle();
+    expect(source.guest.count('switch')).toBe(0);
   });
 });

@@ -187,6 +187,7 @@ async function serve(options: AgentOptions): Promise<void> {
     otherPeers,
     kernelBootId: readFileSync(options.bootIdFile, 'utf8').trim(),
     measuresMemory: true,
+    switchesOnOrder: true,
     ...(linkSpeed === undefined ? {} : { interfaceBytesPerSecond: linkSpeed }),
   };
 

@@ -161,11 +161,14 @@ export class Outgoing {
     if (this.#began) await this.#cancelTransfer();
   }
 
-  /** A held move completes now. */
+  /** A held move completes now; another goes over to post-copy, if both sides were made ready for it. */
   async switchNow(): Promise<void> {
     const holding = this.#holding;
-    if (!holding || !this.#began || this.#cancelAsked || this.#stoppedAt !== undefined) return;
-    await this.#end.attempt('complete', () => holding.switchNow());
+    if (!this.#began || this.#cancelAsked || this.#stoppedAt !== undefined) return;
+    if (holding) await this.#end.attempt('complete', () => holding.switchNow());
+    // QEMU refuses before it sends; the order is still due and comes again.
+    else if (this.job.postCopy && this.#sendingSince > 0)
+      await this.#switchToPostCopy(this.#rounds.last?.round ?? 1, 'it was asked for');
   }
 
   /** The server has decided without this side: no more asking of the target. Resolves when nothing is under way here. */

@@ -351,6 +351,7 @@ export function aMigration(more: Partial<MigrationView> = {}): MigrationView {
     phaseSays: '',
     hold: null,
     cancellable: true,
+    switchable: null,
     ended: phase === 'completed' || phase === 'failed' || phase === 'cancelled',
     guest: null,
     failure: null,

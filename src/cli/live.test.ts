@@ -82,6 +82,14 @@ describe('render', () => {
     ]);
   });
 
+  it('says how to switch, where that is allowed', () => {
+    const last = (switchable: MigrationView['switchable']) =>
+      render(after({ ...warmingUp, switchable }), 100, ascii).at(-1);
+    expect(last('post-copy')).toBe('over to post-copy now: drover migration switch web1');
+    expect(last('completion')).toBe('complete it now: drover migration switch web1');
+    expect(last(null)).toBe('memory is copied while the guest runs');
+  });
+
   it('says in words that the guest writes faster than the link, with the three ways out, and draws no bar', () => {
     const sample = aSample({ round: 4, remainingBytes: 150 * MiB, dirtyBytesPerSecond: 118 * MiB, at: start + 14_000 });
     const lines = render(after(notConverging, sampleEvent(sample)), 110, ascii);

@@ -256,6 +256,11 @@ function progressLines(state: LiveState, width: number, style: Style): Line[] {
     const [first = '', ...rest] = tooFastWords(migration, tooFast);
     lines.push([part(first, 'warn')], ...rest.map((text) => [part(text)]));
   }
+  const { switchable, vmName } = migration;
+  if (switchable !== null) {
+    const what = switchable === 'completion' ? 'complete it now' : 'over to post-copy now';
+    lines.push([part(`${what}: drover migration switch ${vmName}`, 'faint')]);
+  }
   const broken = recoveringWords(migration.phase, sample);
   if (broken !== null) lines.push([part(broken, 'bad')]);
   return lines;

@@ -159,7 +159,7 @@ test('a move is held for a person too, and refused where it cannot be', async ()
   const other = await fleet.run('web2', 'h1');
   expect(other.migration).toBeNull();
   const plain = await fleet.plane.reservations.startMigration('web2', migrateBody.parse({ to: 'h2' }), null, 'test');
-  await expect(fleet.plane.migrations.switchNow(plain.id)).rejects.toThrow('is not held');
+  await expect(fleet.plane.migrations.switchNow(plain.id)).rejects.toThrow('the target prepares');
   await fleet.plane.migrations.switchNow(held.id);
   await fleet.plane.migrations.switchNow(held.id);
   await tell(held, 'target', { kind: 'listening', endpoint });

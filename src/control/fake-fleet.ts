@@ -129,6 +129,7 @@ export function inventory(name: string, changes: Partial<HostInventory> = {}): H
     machines: ['pc-q35-7.2', 'pc-q35-10.0'],
     liveMigration: { ok: true },
     postCopy: { ok: true },
+    switchesOnOrder: true,
     networks: ['default'],
     pools: ['default'],
     hold: { ok: true },

@@ -16,6 +16,7 @@ import type { VmRecord, VmState } from '../model/vm.ts';
 import { isEnd, phases } from '../migration/phases.ts';
 import { ownerSide, requestCancel, requestSwitch, step } from '../migration/step.ts';
 import type { MigrationFact } from '../migration/step.ts';
+import { switchOf, type Switch } from '../migration/switching.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Draft, Fleet } from './fleet.ts';
@@ -112,22 +113,18 @@ export class Migrations {
     });
   }
 
-  /** Completes a move that is held ready. @throws UserError not-found, wrong-state */
+  /** Completes a held move, or lets another go over to post-copy. @throws UserError not-found, or why it may not (switching.ts) */
   async switchNow(ref: string): Promise<Migration> {
     const { id } = this.#fleet.findMigration(ref);
     const at = this.#clock.now();
     return this.#fleet.change((draft) => {
       const migration = present(draft, id);
-      const asked = requestSwitch(migration, at);
-      if (asked === undefined) {
-        throw new UserError(
-          'wrong-state',
-          migration.hold === undefined
-            ? `Migration ${id} of ${migration.vmName} is not held: it completes by itself.`
-            : `Migration ${id} of ${migration.vmName} is held no more: it is ${isEnd(migration.phase) ? migration.phase : 'being cancelled'}.`,
-          `See \`drover migration show ${id}\`.`,
-        );
+      const may = switchIn(this.#fleet, migration);
+      if (may.to === null) {
+        const says = `Migration ${id} of ${migration.vmName} cannot be switched: ${may.because}.`;
+        throw new UserError(may.code, says, may.hint);
       }
+      const asked = requestSwitch(migration, at);
       record(draft, migration, asked);
       return asked;
     });
@@ -227,6 +224,13 @@ export function forgettable(
     if (!isYoung && !unsettled.has(migration.id)) oldest.push(migration.id);
   }
   return oldest;
+}
+
+/** What telling it to switch would do now. */
+export function switchIn({ hosts }: Pick<Fleet, 'hosts'>, migration: Migration): Switch {
+  const [source, target] = [hosts.get(migration.source), hosts.get(migration.target)];
+  if (source && target) return switchOf(migration, source, target);
+  return { to: null, code: 'wrong-state', because: 'one of its hosts was removed', hint: 'Wait for its end.' };
 }
 
 /** Asks an open move to end where it began. @returns undefined when that cannot be done now */

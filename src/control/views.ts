@@ -15,6 +15,7 @@ import type { Fleet } from './fleet.ts';
 import type { Health } from './health.ts';
 import type { LiveEvents } from './live-events.ts';
 import type { Liveness } from './liveness.ts';
+import { switchIn } from './migrations.ts';
 import { latestDrain } from './drain-progress.ts';
 import { powerSays } from './power/open.ts';
 import type { Sleep } from './sleep.ts';
@@ -149,6 +150,7 @@ export function vmView({ fleet, liveness }: Seen, vm: VmRecord): VmView {
 
 export function migrationView({ fleet, live }: Seen, migration: Migration): MigrationView {
   const ended = isEnd(migration.phase);
+  const may = switchIn(fleet, migration);
   return {
     id: migration.id,
     vm: migration.vm,
@@ -161,6 +163,7 @@ export function migrationView({ fleet, live }: Seen, migration: Migration): Migr
     phase: migration.phase,
     phaseSays: saysOf(migration),
     cancellable: phases[migration.phase].cancellable && migration.technique !== 'cold',
+    switchable: may.to === null || may.asked ? null : may.to,
     ended,
     guest: migration.phase === 'failed' ? migration.guest : null,
     failure: migration.phase === 'failed' ? migration.failure : null,

@@ -7,6 +7,8 @@ import { migrateBody } from '../wire/endpoints.ts';
 import { checkFleet } from './doctor.ts';
 import { FakeFleet, settled } from './fake-fleet.ts';
 import type { MoveFact } from './fake-fleet.ts';
+import { migrationOrders } from './orders.ts';
+import { migrationView } from './views.ts';
 
 let fleet: FakeFleet;
 afterEach(async () => {
@@ -66,6 +68,68 @@ const errors = (): string[] =>
   checkFleet(fleet.plane)
     .filter(({ severity }) => severity !== 'ok')
     .map(({ about, says }) => `${about}: ${says}`);
+
+describe('a switch to post-copy that somebody asks for', () => {
+  const warmingUp = async (technique: Technique, policy: object = {}) => {
+    await fleet.run('web1', 'h1');
+    const body = migrateBody.parse({ to: 'h2', technique, policy });
+    const { id } = await fleet.plane.reservations.startMigration('web1', body, null, 'test');
+    await walk(id, postCopy.slice(0, 2));
+    return id;
+  };
+  const switchable = (id: Migration['id']) => migrationView(fleet.plane, fleet.migration(id)).switchable;
+
+  test('is ordered of the source until it says that it switches, and then refused', async () => {
+    fleet = await FakeFleet.start();
+    const id = await warmingUp('auto');
+    expect(switchable(id)).toBe('post-copy');
+    await fleet.plane.migrations.switchNow(id);
+    await fleet.plane.migrations.switchNow(id);
+    expect(await fleet.agent('h1').order('switch')).toMatchObject({ migration: id });
+    expect(switchable(id)).toBeNull();
+    await walk(id, postCopy.slice(2, 4));
+    expect(migrationOrders(fleet.migration(id), fleet.plane.fleet)).toEqual([]);
+    await expect(fleet.plane.migrations.switchNow(id)).rejects.toThrow('guest paused, its execution state is sent');
+    await walk(id, postCopy.slice(4));
+    await expect(fleet.plane.migrations.switchNow(id)).rejects.toThrow('it has ended already (completed)');
+  });
+
+  test.each([
+    ['pre-copy', {}, true, 'policy-conflict', 'its policy forbids post-copy (pre-copy, not converging: fail)'],
+    ['auto', { parallelStreams: 2 }, true, 'policy-conflict', 'parallel streams'],
+    ['auto', {}, false, 'post-copy-unavailable', 'h2 cannot receive by post-copy: no userfaultfd'],
+  ] as const)('is refused: %s %j, target able: %j', async (technique, policy, able, code, says) => {
+    fleet = await FakeFleet.start(['h1']);
+    await fleet.join('h2', able ? {} : { postCopy: { ok: false, reason: 'no userfaultfd' } });
+    const id = await warmingUp(technique, policy);
+    expect(switchable(id)).toBeNull();
+    await expect(fleet.plane.migrations.switchNow(id)).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining(says),
+    });
+  });
+
+  test('is refused where the agent is older than the order', async () => {
+    fleet = await FakeFleet.start();
+    const id = await warmingUp('auto');
+    await fleet.plane.fleet.change((draft) => {
+      const source = draft.host(fleet.migration(id).source)!;
+      const { switchesOnOrder: _, ...inventory } = source.inventory;
+      draft.putHost({ ...source, inventory });
+    });
+    await expect(fleet.plane.migrations.switchNow(id)).rejects.toThrow('the agent of h1 is too old to be told');
+  });
+
+  test('gives way to a cancel', async () => {
+    fleet = await FakeFleet.start();
+    const id = await warmingUp('auto');
+    await fleet.plane.migrations.switchNow(id);
+    await fleet.plane.migrations.cancel(id);
+    expect(migrationOrders(fleet.migration(id), fleet.plane.fleet).map(({ body }) => body.kind)).toEqual(['cancel']);
+    await expect(fleet.plane.migrations.switchNow(id)).rejects.toThrow('it is being cancelled');
+    await walk(id, [['h1', { kind: 'source-running', failure: null }]]);
+  });
+});
 
 describe('a pre-copy', () => {
   test('goes through its phases, moves owner and room with the facts, and orders what is next', async () => {

@@ -158,6 +158,7 @@ export class SimulatedHost {
       peer: { address: '127.0.0.1', port: peerPort },
       kernelBootId: `${name}-boot-${this.#boots}`,
       measuresMemory: true,
+      switchesOnOrder: true,
       interfaceBytesPerSecond: linkBytesPerSecond,
     };
   }

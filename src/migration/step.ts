@@ -65,7 +65,7 @@ export type MigrationOrder =
   | { readonly side: 'target'; readonly kind: 'receive' }
   | { readonly side: 'source'; readonly kind: 'send'; readonly endpoint: Endpoint }
   | { readonly side: 'source'; readonly kind: 'cancel' }
-  /** A held move completes now. */
+  /** A held move completes now; another goes over to post-copy. */
   | { readonly side: 'source'; readonly kind: 'switch' }
   | { readonly side: 'target'; readonly kind: 'go' }
   | { readonly side: 'source'; readonly kind: 'roll-back' }
@@ -96,11 +96,11 @@ export function requestCancel(migration: Migration, at: number): Migration | und
   return migration.evidence.listening ? asked : end(asked, 'cancelled', at);
 }
 
-/** Lets a held move complete. @returns undefined when it is not held, or has ended */
-export function requestSwitch(migration: Migration, at: number): Migration | undefined {
+/** A held move completes, another goes over to post-copy. Whether it may, switching.ts says. */
+export function requestSwitch(migration: Migration, at: number): Migration {
   const { hold } = migration;
-  if (hold === undefined || isEnd(migration.phase) || migration.cancelRequestedAt !== null) return undefined;
-  return hold.switchRequestedAt === null ? { ...migration, hold: { ...hold, switchRequestedAt: at } } : migration;
+  if (hold === undefined) return { ...migration, switchRequestedAt: migration.switchRequestedAt ?? at };
+  return { ...migration, hold: { ...hold, switchRequestedAt: hold.switchRequestedAt ?? at } };
 }
 
 /** Everything that should be done now and is not proven done. Sending an order twice is harmless. */
@@ -130,11 +130,16 @@ export function outstanding(migration: Migration): MigrationOrder[] {
   const stop = migration.cancelRequestedAt !== null || migration.giveUp !== null;
   if (stop && !evidence.stopped) orders.push({ side: 'source', kind: 'cancel' });
   else if (!evidence.sending) orders.push({ side: 'source', kind: 'send', endpoint: evidence.listening.endpoint });
-  else if (migration.hold && migration.hold.switchRequestedAt !== null && !evidence.stopped)
-    orders.push({ side: 'source', kind: 'switch' });
+  else if (awaitsSwitch(migration)) orders.push({ side: 'source', kind: 'switch' });
   if (evidence.handedOver && !evidence.resumed) orders.push({ side: 'target', kind: 'go' });
   if (mayRelease(migration)) orders.push({ side: 'source', kind: 'release' });
   return orders;
+}
+
+/** It was told to switch, and its source has not said that it does. */
+function awaitsSwitch({ hold, switchRequestedAt, switchedToPostCopy, evidence }: Migration): boolean {
+  if (evidence.stopped) return false;
+  return hold ? hold.switchRequestedAt !== null : switchRequestedAt !== undefined && switchedToPostCopy === null;
 }
 
 /** One side is fenced and the move is open: the other is asked for the one thing that decides, and nothing else. */

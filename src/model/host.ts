@@ -36,6 +36,8 @@ export interface HostInventory {
   readonly hold?: Ability;
   /** Can its agent be asked what a guest does with its memory? Absent: it is older than that question, and would not know it. */
   readonly measuresMemory?: true;
+  /** Can its agent be told to switch a move to post-copy? Absent: it is older than that order. */
+  readonly switchesOnOrder?: true;
   /** Bytes per second that the interface of the migration network says it carries. Absent: it does not say. */
   readonly interfaceBytesPerSecond?: number;
   /** How it can be sent to sleep from inside. Absent: its agent is older and cannot. */

@@ -179,6 +179,8 @@ interface MigrationBase {
   readonly forecast?: KeptForecast;
   /** Absent: an ordinary move. */
   readonly hold?: Hold;
+  /** When somebody asked for the switch to post-copy at once. Absent: nobody has. */
+  readonly switchRequestedAt?: number;
   readonly history: readonly PhaseEntry[];
 }
 

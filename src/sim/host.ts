@@ -172,6 +172,7 @@ export class SimHost {
       peer: this.peer,
       kernelBootId: this.bootId,
       measuresMemory: true,
+      switchesOnOrder: true,
     };
     const leases = openLeases({
       host: this.name,

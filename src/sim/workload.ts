@@ -153,6 +153,7 @@ export class Workload {
     }
     if (draw < 0.42) {
       const open = this.#some(plane.fleet.unsettledMigrations().filter(({ phase }) => !isEnd(phase)))[0];
+      if (open && draw < 0.35) return [`switch ${open.vmName}`, ({ migrations }) => migrations.switchNow(open.id)];
       if (open) return [`cancel ${open.vmName}`, ({ migrations }) => migrations.cancel(open.id)];
     }
     const running = this.#some(vms.filter(({ state, migration }) => state.kind === 'running' && migration === null))[0];

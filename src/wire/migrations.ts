@@ -56,6 +56,11 @@ export const migrationView = z.object({
   phase: z.enum(phaseNames),
   phaseSays: z.string(),
   cancellable: z.boolean(),
+  switchable: z
+    .enum(['completion', 'post-copy'])
+    .nullable()
+    .default(null)
+    .describe('where `switch` would take it now; null: it is refused, or was asked for already'),
   ended: z.boolean(),
   guest: z.enum(['on-source', 'on-target', 'lost']).nullable().describe('where the guest is after a failure'),
   failure: z
@@ -125,7 +130,7 @@ export const migrationEndpoints = {
     method: 'POST',
     path: '/migrations/:migration/switch',
     role: 'operator',
-    summary: 'Complete a move that is held ready, now',
+    summary: 'Switch now: a held move completes, another goes over to post-copy where policy and hosts allow it',
     params: migrationParams,
     reply: migrationView,
     status: 202,

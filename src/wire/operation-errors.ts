@@ -35,7 +35,7 @@ const own: Partial<Record<EndpointName, readonly UserErrorCode[]>> = {
   forecastVm: moving,
   consoleVm: ['wrong-state', 'unreachable'],
   cancelMigration: ['not-cancellable', 'wrong-state'],
-  switchMigration: ['wrong-state'],
+  switchMigration: ['wrong-state', 'policy-conflict', 'post-copy-unavailable'],
   recordBlackout: ['wrong-state'],
   createTasks: ['wrong-state', 'no-room'],
   cancelTask: ['wrong-state', 'not-cancellable'],

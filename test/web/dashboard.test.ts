@@ -106,6 +106,17 @@ describe.skipIf(leftOut)('the dashboard', () => {
     await lane('h2').locator('button.chip[aria-label^="shop-db,"]').waitFor();
   });
 
+  it('switches a migration to post-copy', async () => {
+    const { client } = stage.fleet;
+    const body = { to: 'h3', technique: 'auto' as const, policy: { maxBandwidthBytesPerSecond: 250_000_000 } };
+    const move = await client.migrateVm({ params: { vm: 'build2' }, body });
+    await to(`/migrations/${move.id}`);
+    await page.getByRole('button', { name: 'Switch to post-copy' }).click();
+    await page.getByText('it was asked for').waitFor();
+    await expect.poll(() => page.locator('.badge', { hasText: 'completed' }).count(), { timeout: 30_000 }).toBe(1);
+    expect((await client.getMigration({ params: { migration: move.id } })).endedInPostCopy).toBe(true);
+  });
+
   it('cancels a migration, and the guest goes on where it was', async () => {
     const { client } = stage.fleet;
     const body = { to: 'h3', technique: 'pre-copy' as const, policy: { maxBandwidthBytesPerSecond: 5_000_000 } };

@@ -70,7 +70,7 @@ export function addMigration(program: Command, context: Context): void {
 function addSwitch(migration: Command, context: Context): void {
   migration
     .command('switch <id>')
-    .description('complete a move that is held ready, and wait for its end')
+    .description('over to post-copy at once, or complete a move that is held ready; then wait for its end')
     .addHelpText('after', '\nExample:\n  $ drover migration switch web1')
     .action(async (ref: string) => {
       const { id } = await find(context, ref);

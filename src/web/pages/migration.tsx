@@ -143,25 +143,27 @@ function Report({ migration }: { migration: MigrationView }) {
 
 function Actions({ migration }: { migration: MigrationView }) {
   const { busy, run } = useDoing();
-  const { id, cancellable, ended, hold, vmName, source } = migration;
+  const { id, cancellable, switchable, ended, vmName, source } = migration;
   if (ended) return null;
-  const mayComplete = hold !== null && hold.switchRequestedAt === null;
   const why = cancellable ? undefined : 'In this phase it cannot be taken back any more.';
   return (
     <>
-      {mayComplete && (
+      {switchable !== null && (
         <button
           type="button"
-          className="primary"
+          className={switchable === 'completion' ? 'primary' : ''}
           disabled={busy}
+          title={switchable === 'post-copy' ? 'The guest goes on at the target at once and pulls what is missing.' : ''}
           onClick={() =>
             run(async () => {
               live().keep([await live().client.switchMigration({ params: { migration: id } })]);
-              return `${vmName} completes its move now.`;
+              return switchable === 'completion'
+                ? `${vmName} completes its move now.`
+                : `${vmName} goes over to post-copy.`;
             })
           }
         >
-          Complete now
+          {switchable === 'completion' ? 'Complete now' : 'Switch to post-copy'}
         </button>
       )}
       <button

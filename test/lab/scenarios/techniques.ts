@@ -131,6 +131,27 @@ export const scenarios: readonly Scenario[] = [
     },
   },
   {
+    name: 'technique: auto is told to switch to post-copy in its first round, verified, and then refuses to be told again',
+    async run(lab) {
+      const test = await lab.guest('writer');
+      const before = await test.guest.status();
+      const migration = await lab.withLinkSpeed('50mbit', async () => {
+        const begun = await lab.migrate(test.vm, lab.otherThan(test.vm.host), 'auto');
+        const params = { migration: begun.id };
+        assert.equal((await lab.warmingUp(begun)).switchable, 'post-copy');
+        await lab.client.switchMigration({ params });
+        await lab.inPhase(begun, 'resumed-with-faults', 'pre-paging', 'completed');
+        await assert.rejects(lab.client.switchMigration({ params }), { code: 'wrong-state' });
+        return lab.ended(begun, 60_000);
+      });
+      assert.equal(migration.phase, 'completed', migration.failure?.message);
+      assert(migration.endedInPostCopy && migration.rounds.length === 0, 'it was not switched in its first round');
+      assert.equal(migration.switchedToPostCopy?.because, 'it was asked for');
+      await lab.unharmed(test, before);
+      await lab.clean();
+    },
+  },
+  {
     name: 'technique: a damaged page is found by the check that all these moves rely on',
     async run(lab) {
       const test = await lab.create({ name: 'damaged', memoryMiB: 192, fillMiB: 16 });
