@@ -49,10 +49,31 @@ describe.skipIf(leftOut)('the dashboard', () => {
     ).not.toMatch(/session|token|anna/);
     await own.reload();
     await own.getByRole('heading', { name: 'shop-db' }).waitFor();
-    await own.goto(`${server.url}/hosts/h4`);
-    await own.getByRole('button', { name: 'Cordon' }).click();
-    await own.getByText(/anna is viewer; cordonHost needs operator/).waitFor();
-    expect((await client.getHost({ params: { host: 'h4' } })).cordoned).toBe(false);
+    const slow = { to: 'h3', technique: 'pre-copy' as const, policy: { maxBandwidthBytesPerSecond: 5_000_000 } };
+    const move = await client.migrateVm({ params: { vm: 'blog-web' }, body: slow });
+    const pages = [
+      '/',
+      '/hosts/h4',
+      '/vms/shop-db',
+      `/migrations/${move.id}`,
+      '/plans',
+      '/drains',
+      '/energy',
+      '/failures',
+    ];
+    const acts = /cordon|drain|move…|start|cancel|switch|complete|propose|try/i;
+    for (const path of pages) {
+      await own.goto(`${server.url}${path}`);
+      await own.getByText('anna viewer').waitFor();
+      await own.getByRole('heading', { level: 1 }).waitFor();
+      expect(await own.getByRole('main').getByRole('button', { name: acts }).allTextContents(), path).toEqual([]);
+      expect(await own.getByRole('main').getByRole('combobox', { name: /drain/i }).count(), path).toBe(0);
+    }
+    await client.cancelMigration({ params: { migration: move.id } });
+    await own.goto(server.url);
+    await own.locator('button.chip[aria-label^="shop-db,"]').press('m');
+    expect(await own.getByRole('dialog').count()).toBe(0);
+    expect(await own.getByRole('link', { name: 'Audit' }).count()).toBe(0);
     await own.getByRole('button', { name: 'Sign out' }).click();
     await own.getByLabel('Password').waitFor();
     await own.reload();
@@ -107,14 +128,18 @@ describe.skipIf(leftOut)('the dashboard', () => {
   });
 
   it('switches a migration to post-copy', async () => {
-    const { client } = stage.fleet;
-    const body = { to: 'h3', technique: 'auto' as const, policy: { maxBandwidthBytesPerSecond: 250_000_000 } };
-    const move = await client.migrateVm({ params: { vm: 'build2' }, body });
+    const { fleet } = stage;
+    await fleet.run('jump', 'idle', 'h1');
+    const policy = { maxBandwidthBytesPerSecond: 80_000_000 };
+    const move = await fleet.client.migrateVm({
+      params: { vm: 'jump' },
+      body: { to: 'h4', technique: 'auto', policy },
+    });
     await to(`/migrations/${move.id}`);
     await page.getByRole('button', { name: 'Switch to post-copy' }).click();
     await page.getByText('it was asked for').waitFor();
-    await expect.poll(() => page.locator('.badge', { hasText: 'completed' }).count(), { timeout: 30_000 }).toBe(1);
-    expect((await client.getMigration({ params: { migration: move.id } })).endedInPostCopy).toBe(true);
+    await page.locator('.badge', { hasText: 'completed' }).waitFor();
+    expect((await fleet.client.getMigration({ params: { migration: move.id } })).endedInPostCopy).toBe(true);
   });
 
   it('cancels a migration, and the guest goes on where it was', async () => {

@@ -5,6 +5,7 @@ import type { AuditView } from '../../wire/people.ts';
 import { live } from '../live.ts';
 import { setQuery, useQuery } from '../router.ts';
 import { moment } from '../words.ts';
+import { useMay } from '../parts/act.tsx';
 import { Badge } from '../parts/badge.tsx';
 import { Empty } from '../parts/empty.tsx';
 import { PageFrame } from '../parts/page.tsx';
@@ -15,6 +16,11 @@ const readEveryMs = 10_000;
 const outcomes = ['all', 'done', 'failed'] as const;
 
 export function AuditPage() {
+  if (useMay('listAudit')) return <Log />;
+  return <Empty title="Not for your role" says="Operators and admins see who did what." />;
+}
+
+function Log() {
   const query = useQuery();
   const by = query.get('by') ?? '';
   const to = query.get('to') ?? '';

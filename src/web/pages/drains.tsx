@@ -7,6 +7,7 @@ import { live, useLive } from '../live.ts';
 import { pathTo } from '../router.ts';
 import { bytes, duration, moment, plural, timeOfDay } from '../words.ts';
 import { Gantt, type GanttBar, type GanttRow } from '../charts/gantt.tsx';
+import { Act, useMay } from '../parts/act.tsx';
 import { Badge } from '../parts/badge.tsx';
 import { Empty } from '../parts/empty.tsx';
 import { HostLink, Link, VmLink } from '../parts/link.tsx';
@@ -35,21 +36,24 @@ export function DrainsPage() {
   const drains = useLive((store) => store.drains.list());
   const hosts = useLive((store) => store.hosts.list());
   const [name, setName] = useState<string>();
+  const mayDrain = useMay('drainHost');
   const free = hosts.filter(({ state, drain }) => state === 'up' && drain === null);
   const host = free.find((each) => each.name === name);
   return (
     <PageFrame
       title="Drains"
       actions={
-        <label>
-          <span className="sr-only">Drain a host</span>
-          <select value="" onChange={(event) => setName(event.target.value)}>
-            <option value="">Drain a host…</option>
-            {free.map((each) => (
-              <option key={each.id}>{each.name}</option>
-            ))}
-          </select>
-        </label>
+        mayDrain && (
+          <label>
+            <span className="sr-only">Drain a host</span>
+            <select value="" onChange={(event) => setName(event.target.value)}>
+              <option value="">Drain a host…</option>
+              {free.map((each) => (
+                <option key={each.id}>{each.name}</option>
+              ))}
+            </select>
+          </label>
+        )
       }
     >
       {host !== undefined && <DrainDialog host={host} onClose={() => setName(undefined)} />}
@@ -179,8 +183,8 @@ function Actions({ drain }: { drain: DrainView }) {
   return (
     <>
       {isOpen && (
-        <button
-          type="button"
+        <Act
+          does="cancelDrain"
           disabled={busy}
           onClick={() =>
             run(async () => {
@@ -190,11 +194,11 @@ function Actions({ drain }: { drain: DrainView }) {
           }
         >
           Stop it
-        </button>
+        </Act>
       )}
       {(drain.state === 'drained' || drain.state === 'draining') && (
-        <button
-          type="button"
+        <Act
+          does="undrainHost"
           className={drain.state === 'drained' ? 'primary' : ''}
           disabled={busy}
           onClick={() =>
@@ -205,7 +209,7 @@ function Actions({ drain }: { drain: DrainView }) {
           }
         >
           Undrain
-        </button>
+        </Act>
       )}
     </>
   );

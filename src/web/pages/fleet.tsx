@@ -4,6 +4,7 @@ import type { HostView, VmView } from '../../wire/endpoints.ts';
 import { useLive } from '../live.ts';
 import { goTo, pathTo, setQuery, useQuery } from '../router.ts';
 import { byName, count, mebibytes, percent, plural } from '../words.ts';
+import { useMay } from '../parts/act.tsx';
 import { HostBadge } from '../parts/badge.tsx';
 import { Empty } from '../parts/empty.tsx';
 import { Icon } from '../parts/icon.tsx';
@@ -93,8 +94,10 @@ function Lanes({ hosts }: { hosts: readonly HostView[] }) {
     () => layOut(shown, isRead ? vmsByHost : 'unread', open, width),
     [shown, isRead, vmsByHost, open, width],
   );
+  const mayMove = useMay('migrateVm');
   const drag = useDrag(
     ref,
+    mayMove,
     useCallback((vm: VmView, host: string) => setMoving({ vm, to: host }), []),
   );
   const seen = lanesWithin(layout.lanes, from, to);
@@ -116,8 +119,12 @@ function Lanes({ hosts }: { hosts: readonly HostView[] }) {
             <option value="trouble">trouble first</option>
           </select>
         </label>
-        <p className="muted hint for-mouse">Drag a guest onto another host to move it, or select it and press M.</p>
-        <p className="muted hint for-touch">Open a guest to move it.</p>
+        {mayMove && (
+          <>
+            <p className="muted hint for-mouse">Drag a guest onto another host to move it, or select it and press M.</p>
+            <p className="muted hint for-touch">Open a guest to move it.</p>
+          </>
+        )}
       </div>
       {shown.length === 0 && (
         <Empty title="Nothing is called so" says={`No host and no VM has “${text}” in its name.`}>
@@ -130,7 +137,7 @@ function Lanes({ hosts }: { hosts: readonly HostView[] }) {
         ref={ref}
         className={`lanes${drag === undefined ? '' : ' dragging'}${layout.isNarrow ? ' narrow' : ''}`}
         style={{ height: layout.height }}
-        onKeyDown={(event) => onKey(event, (vm) => setMoving({ vm, to: null }), vmsByHost)}
+        onKeyDown={(event) => onKey(event, (vm) => mayMove && setMoving({ vm, to: null }), vmsByHost)}
       >
         {seen.map((lane) => (
           <LaneView

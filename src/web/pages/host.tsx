@@ -7,6 +7,7 @@ import { live, upTo, useLive } from '../live.ts';
 import { goTo, pathTo } from '../router.ts';
 import { bytes, duration, mebibytes, moment, percent, plural } from '../words.ts';
 import { LineChart } from '../charts/line-chart.tsx';
+import { Act } from '../parts/act.tsx';
 import { HostBadge } from '../parts/badge.tsx';
 import { Dialog } from '../parts/dialog.tsx';
 import { Empty } from '../parts/empty.tsx';
@@ -114,8 +115,8 @@ function Actions({ host }: { host: HostView }) {
   return (
     <>
       {host.drain === null ? (
-        <button
-          type="button"
+        <Act
+          does={host.cordoned ? 'uncordonHost' : 'cordonHost'}
           disabled={busy}
           onClick={() =>
             run(async () => {
@@ -125,10 +126,10 @@ function Actions({ host }: { host: HostView }) {
           }
         >
           {host.cordoned ? 'Uncordon' : 'Cordon'}
-        </button>
+        </Act>
       ) : (
-        <button
-          type="button"
+        <Act
+          does="undrainHost"
           disabled={busy}
           onClick={() =>
             run(async () => {
@@ -138,16 +139,16 @@ function Actions({ host }: { host: HostView }) {
           }
         >
           Undrain
-        </button>
+        </Act>
       )}
-      <button
-        type="button"
+      <Act
+        does="drainHost"
         className="primary"
         disabled={busy || host.state === 'silent'}
         onClick={() => setDraining(true)}
       >
         Drain…
-      </button>
+      </Act>
       {draining && <DrainDialog host={host} onClose={() => setDraining(false)} />}
     </>
   );
@@ -190,9 +191,9 @@ export function DrainDialog({ host, onClose }: { host: HostView; onClose: () => 
           <button type="button" onClick={onClose}>
             Leave it as it is
           </button>
-          <button type="button" className="primary" disabled={busy || dry === undefined} onClick={drain}>
+          <Act does="drainHost" className="primary" disabled={busy || dry === undefined} onClick={drain}>
             {busy ? 'Beginning' : 'Drain it'}
-          </button>
+          </Act>
         </>
       }
     >

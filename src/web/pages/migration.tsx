@@ -8,6 +8,7 @@ import { Compared } from '../charts/compared.tsx';
 import { LineChart } from '../charts/line-chart.tsx';
 import { PhaseTimeline } from '../charts/phase-timeline.tsx';
 import { Rounds } from '../charts/rounds.tsx';
+import { Act } from '../parts/act.tsx';
 import { PhaseBadge } from '../parts/badge.tsx';
 import { Empty } from '../parts/empty.tsx';
 import { HostLink, Link, VmLink } from '../parts/link.tsx';
@@ -149,8 +150,8 @@ function Actions({ migration }: { migration: MigrationView }) {
   return (
     <>
       {switchable !== null && (
-        <button
-          type="button"
+        <Act
+          does="switchMigration"
           className={switchable === 'completion' ? 'primary' : ''}
           disabled={busy}
           title={switchable === 'post-copy' ? 'The guest goes on at the target at once and pulls what is missing.' : ''}
@@ -164,10 +165,10 @@ function Actions({ migration }: { migration: MigrationView }) {
           }
         >
           {switchable === 'completion' ? 'Complete now' : 'Switch to post-copy'}
-        </button>
+        </Act>
       )}
-      <button
-        type="button"
+      <Act
+        does="cancelMigration"
         disabled={busy || !cancellable}
         title={why}
         onClick={() =>
@@ -178,7 +179,7 @@ function Actions({ migration }: { migration: MigrationView }) {
         }
       >
         Cancel the move
-      </button>
+      </Act>
     </>
   );
 }

@@ -5,6 +5,7 @@ import type { BalanceView, DecisionView, PlanView } from '../../wire/balance.ts'
 import { live, useLive } from '../live.ts';
 import { goTo, pathTo } from '../router.ts';
 import { bytes, duration, moment, percent, plural } from '../words.ts';
+import { Act } from '../parts/act.tsx';
 import { Badge } from '../parts/badge.tsx';
 import { Empty } from '../parts/empty.tsx';
 import { HostLink, Link, VmLink } from '../parts/link.tsx';
@@ -54,15 +55,15 @@ export function PlansPage() {
       title="Plans"
       actions={
         <>
-          <button type="button" disabled={busy} onClick={() => make('balance', true)}>
+          <Act does="makePlan" disabled={busy} onClick={() => make('balance', true)}>
             Try a spread (dry run)
-          </button>
-          <button type="button" disabled={busy} onClick={() => make('consolidate', true)}>
+          </Act>
+          <Act does="makePlan" disabled={busy} onClick={() => make('consolidate', true)}>
             Try packing (dry run)
-          </button>
-          <button type="button" className="primary" disabled={busy} onClick={() => make('balance', false)}>
+          </Act>
+          <Act does="makePlan" className="primary" disabled={busy} onClick={() => make('balance', false)}>
             Propose a plan
-          </button>
+          </Act>
         </>
       }
     >
@@ -241,8 +242,8 @@ export function PlanPage({ id }: { id: string }) {
       actions={
         plan.state === 'proposed' ? (
           <>
-            <button
-              type="button"
+            <Act
+              does="dismissPlan"
               disabled={busy}
               onClick={() =>
                 run(async () => {
@@ -252,9 +253,9 @@ export function PlanPage({ id }: { id: string }) {
               }
             >
               Drop it
-            </button>
-            <button
-              type="button"
+            </Act>
+            <Act
+              does="acceptPlan"
               className="primary"
               disabled={busy || plan.moves.length === 0}
               onClick={() =>
@@ -265,11 +266,11 @@ export function PlanPage({ id }: { id: string }) {
               }
             >
               Accept
-            </button>
+            </Act>
           </>
         ) : plan.state === 'running' ? (
-          <button
-            type="button"
+          <Act
+            does="cancelBalance"
             disabled={busy}
             onClick={() =>
               run(async () => {
@@ -279,7 +280,7 @@ export function PlanPage({ id }: { id: string }) {
             }
           >
             Begin nothing more
-          </button>
+          </Act>
         ) : undefined
       }
     >

@@ -19,12 +19,13 @@ const edge = 60;
 /** @param onDrop called when a guest was let go over another host than its own */
 export function useDrag(
   ref: RefObject<HTMLElement | null>,
+  allowed: boolean,
   onDrop: (vm: VmView, host: string) => void,
 ): Drag | undefined {
   const [drag, setDrag] = useState<Drag>();
   useEffect(() => {
     const element = ref.current;
-    if (!element) return;
+    if (!element || !allowed) return;
     let began: { vm: VmView; x: number; y: number } | undefined;
     let current: Drag | undefined;
     const set = (next: Drag | undefined): void => {
@@ -77,7 +78,7 @@ export function useDrag(
       window.removeEventListener('pointercancel', onCancel);
       window.removeEventListener('keydown', onKey);
     };
-  }, [ref, onDrop]);
+  }, [ref, allowed, onDrop]);
   return drag;
 }
 

@@ -6,6 +6,7 @@ import { pathTo } from '../router.ts';
 import { cores, duration, mebibytes, moment, percent } from '../words.ts';
 import { Gantt, type GanttBar } from '../charts/gantt.tsx';
 import { LineChart } from '../charts/line-chart.tsx';
+import { Act } from '../parts/act.tsx';
 import { PhaseBadge, VmBadge } from '../parts/badge.tsx';
 import { Empty } from '../parts/empty.tsx';
 import { HostLink, Link } from '../parts/link.tsx';
@@ -120,8 +121,8 @@ function Actions({ vm }: { vm: VmView }) {
         </Link>
       )}
       {['stopped', 'crashed'].includes(vm.state) && (
-        <button
-          type="button"
+        <Act
+          does="startVm"
           disabled={busy}
           onClick={() =>
             run(async () => {
@@ -131,16 +132,16 @@ function Actions({ vm }: { vm: VmView }) {
           }
         >
           Start
-        </button>
+        </Act>
       )}
-      <button
-        type="button"
+      <Act
+        does="migrateVm"
         className="primary"
         disabled={vm.state !== 'running' || vm.migration !== null}
         onClick={() => setMoving(true)}
       >
         Move…
-      </button>
+      </Act>
       {moving && <MoveDialog vm={vm} to={null} onClose={() => setMoving(false)} />}
     </>
   );

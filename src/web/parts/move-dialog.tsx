@@ -7,6 +7,7 @@ import type { ForecastTable } from '../../wire/forecast.ts';
 import { live, useLive } from '../live.ts';
 import { pathTo } from '../router.ts';
 import { bytes, duration } from '../words.ts';
+import { Act } from './act.tsx';
 import { Dialog } from './dialog.tsx';
 import { Empty } from './empty.tsx';
 import { tell, tellRefusal } from './notices.tsx';
@@ -79,14 +80,14 @@ export function MoveDialog({ vm, to, onClose }: { vm: VmView; to: string | null;
           <button type="button" onClick={onClose}>
             Leave it on {vm.host}
           </button>
-          <button
-            type="button"
+          <Act
+            does="migrateVm"
             className="primary"
             disabled={busy || asked.kind !== 'known' || typeof refusal === 'string'}
             onClick={move}
           >
             {busy ? 'Beginning' : `Move it`}
-          </button>
+          </Act>
         </>
       }
     >

@@ -4,6 +4,7 @@ import { useLive, type Connection } from '../live.ts';
 import { usePath } from '../router.ts';
 import { signOut } from '../session.ts';
 import { duration } from '../words.ts';
+import { useMay } from './act.tsx';
 import { Icon, type IconName } from './icon.tsx';
 import { Link } from './link.tsx';
 import { Notices } from './notices.tsx';
@@ -24,6 +25,7 @@ export function Shell({ children }: { children: ReactNode }) {
   const path = usePath();
   const open = useLive((live) => live.openMigrations().length);
   const proposed = useLive((live) => live.plans.list().filter(({ state }) => state === 'proposed').length);
+  const maySeeAudit = useMay('listAudit');
   const counts: Readonly<Record<string, number>> = { '/migrations': open, '/plans': proposed };
   return (
     <div className="shell">
@@ -36,9 +38,11 @@ export function Shell({ children }: { children: ReactNode }) {
           Drover
         </Link>
         <nav aria-label="Pages">
-          {entries.map(([to, word, icon]) => (
-            <NavEntry key={to} to={to} icon={icon} word={word} here={isHere(path, to)} count={counts[to] ?? 0} />
-          ))}
+          {entries
+            .filter(([to]) => to !== '/audit' || maySeeAudit)
+            .map(([to, word, icon]) => (
+              <NavEntry key={to} to={to} icon={icon} word={word} here={isHere(path, to)} count={counts[to] ?? 0} />
+            ))}
         </nav>
         <div className="side-foot">
           <ConnectionState />
