@@ -42,7 +42,7 @@ export interface FakeServer {
   readonly close: () => Promise<void>;
 }
 
-const token = 'secret';
+export const token = 'secret';
 
 export async function fakeServer(handlers: Handlers): Promise<FakeServer> {
   const calls: { name: string; request: unknown }[] = [];
@@ -199,6 +199,7 @@ export function run(line: string | readonly string[], options: RunOptions = {}):
   const exitedWith: number[] = [];
   let columns = options.columns ?? 100;
   const tty = options.tty ?? false;
+  const lines = [...(options.stdin ?? [])];
   const on = (name: string, fn: () => void): (() => void) => {
     const set = listeners.get(name) ?? new Set();
     listeners.set(name, set.add(fn));
@@ -225,7 +226,7 @@ export function run(line: string | readonly string[], options: RunOptions = {}):
       isTTY: tty,
       setRaw: (on) => void raw.push(on),
       leave: () => {},
-      readLine: () => Promise.resolve(options.stdin?.[0]),
+      readLine: () => Promise.resolve(lines.shift()),
       async *[Symbol.asyncIterator]() {
         for (const chunk of options.stdin ?? []) yield await Promise.resolve(Buffer.from(chunk));
       },

@@ -1,7 +1,11 @@
 /** `drover user`, `drover token` and `drover audit` as a person meets them. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import { afterEach, expect, test } from 'vitest';
+import { systemClock } from '../runtime/clock.ts';
 import type { AuditView, TokenView, UserView } from '../wire/people.ts';
-import { fakeServer, run, type FakeServer, type Handlers, type RunOptions } from './fake-server.ts';
+import { fakeServer, run, token as accepted, type FakeServer, type Handlers, type RunOptions } from './fake-server.ts';
 
 let server: FakeServer | undefined;
 afterEach(async () => {
@@ -58,6 +62,43 @@ test('a generated password is shown once, and no password at all can be wanted',
   await server?.close();
   const none = await cli({ createUser: () => ({ ...user, canLogIn: false }) }, 'user add bot --role viewer --no-login');
   expect(none.calls[0]?.request).toMatchObject({ body: { name: 'bot', password: null } });
+});
+
+test('the own password is changed with the old one, from two lines of stdin', async () => {
+  const me = { name: 'alice', role: 'viewer', via: 'token', token: 'mine', user: 'alice', expiresAt: null } as const;
+  const changed = await cli({ getMe: () => me, changeMyPassword: () => me }, 'user change-password', {
+    stdin: ['the old one', 'the new one'],
+  });
+  expect(changed.running.stdout).toBe('alice has a new password\n');
+  expect(changed.calls.at(-1)).toMatchObject({
+    name: 'changeMyPassword',
+    request: { body: { oldPassword: 'the old one', newPassword: 'the new one' } },
+  });
+  await server?.close();
+  const none = await cli({ getMe: () => me }, 'user change-password');
+  expect([none.code, none.running.stderr.includes('The old password was not given.')]).toEqual([2, true]);
+});
+
+test('two lines are read from a real stdin, whether they come together or not', async () => {
+  const me = { name: 'alice', role: 'viewer', via: 'token', token: 'mine', user: 'alice', expiresAt: null } as const;
+  server = await fakeServer({ getMe: () => me, changeMyPassword: () => me });
+  const main = fileURLToPath(new URL('../main.ts', import.meta.url));
+  for (const lines of [['the old one\n', 'the new one\n'], ['the old one\nthe new one\n']]) {
+    const env = { ...process.env, DROVER_SERVER: server.url, DROVER_TOKEN: accepted, NODE_NO_WARNINGS: '1' };
+    const child = spawn(process.execPath, [main, 'user', 'change-password'], {
+      env,
+      stdio: ['pipe', 'ignore', 'ignore'],
+    });
+    const over = once(child, 'exit');
+    for (const line of lines) {
+      child.stdin.write(line);
+      await systemClock.sleep(700); // long enough that it is usually read by itself; either way the end is the same
+    }
+    child.stdin.end();
+    await over;
+    const body = { oldPassword: 'the old one', newPassword: 'the new one' };
+    expect(server.calls.at(-1)).toMatchObject({ name: 'changeMyPassword', request: { body } });
+  }
 });
 
 test('nothing is sent without a password, or with a role that is none', async () => {

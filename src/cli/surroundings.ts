@@ -107,6 +107,9 @@ function outputOf(stream: NodeJS.WriteStream): Output {
 }
 
 function inputOf(stream: NodeJS.ReadStream): Input {
+  // Whoever has read enough leaves the rest to the next who reads.
+  const chunks = () => stream.iterator({ destroyOnReturn: false }) as AsyncIterableIterator<Uint8Array>;
+  let left = '';
   return {
     get isTTY() {
       return stream.isTTY ?? false;
@@ -115,14 +118,18 @@ function inputOf(stream: NodeJS.ReadStream): Input {
       if (stream.isTTY) stream.setRawMode(raw);
     },
     async readLine() {
-      let text = '';
-      for await (const chunk of stream) {
-        text += String(chunk);
-        if (text.includes('\n')) break;
+      if (!left.includes('\n')) {
+        for await (const chunk of chunks()) {
+          left += Buffer.from(chunk).toString();
+          if (left.includes('\n')) break;
+        }
       }
-      return text === '' ? undefined : (text.split('\n')[0] ?? '').replace(/\r$/, '');
+      if (left === '') return undefined;
+      const [line = '', ...rest] = left.split('\n');
+      left = rest.join('\n');
+      return line.replace(/\r$/, '');
     },
     leave: () => void stream.destroy(),
-    [Symbol.asyncIterator]: () => stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>,
+    [Symbol.asyncIterator]: chunks,
   };
 }

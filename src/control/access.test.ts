@@ -101,7 +101,7 @@ describe('roles', () => {
 
   test('every operation that changes something asks for more than a viewer', () => {
     const open = everyOperation.filter(([, { method, role }]) => method !== 'GET' && !mayNotView(role));
-    expect(open.map(([name]) => name).toSorted()).toEqual(['forecastVm', 'login', 'logout']);
+    expect(open.map(([name]) => name).toSorted()).toEqual(['changeMyPassword', 'forecastVm', 'login', 'logout']);
   });
 });
 
@@ -224,6 +224,50 @@ describe('a session', () => {
     expect(Number(held.headers['retry-after'])).toBeGreaterThan(0);
     await fleet.clock.advance(30_000);
     expect((await logIn('alice')).status).toBe(200);
+  });
+});
+
+describe('the own password', () => {
+  const change = (headers: Record<string, string>, oldPassword: string) =>
+    send('PUT', '/me/password', headers, { oldPassword, newPassword: 'a quite new one' });
+
+  test('is changed with the old one; the session goes on, others end, and nothing of it is written down', async () => {
+    await addUser('vera', 'viewer');
+    const [here, elsewhere] = [await logIn('vera'), await logIn('vera')];
+    const own = { cookie: here.cookie, 'sec-fetch-site': 'same-origin' };
+    expect(await change(own, 'not the old one')).toMatchObject({ status: 401, body: { code: 'login-failed' } });
+    expect((await send('GET', '/me', { cookie: elsewhere.cookie })).status).toBe(200);
+    expect(await change(own, password)).toMatchObject({ status: 200, body: { name: 'vera' } });
+    expect((await send('GET', '/me', { cookie: here.cookie })).status).toBe(200);
+    expect((await send('GET', '/me', { cookie: elsewhere.cookie })).status).toBe(401);
+    expect((await logIn('vera')).status).toBe(401);
+    expect((await logIn('vera', 'a quite new one')).status).toBe(200);
+    const audit = JSON.stringify((await admin('GET', '/audit')).body);
+    expect(audit).toContain('changeMyPassword');
+    expect(audit).not.toMatch(/not the old one|a quite new one|correct horse/);
+  });
+
+  test('is changed with a token of the user, which ends all sessions, and not with one that belongs to nobody', async () => {
+    await addUser('vera', 'viewer');
+    const { cookie } = await logIn('vera');
+    expect(await change(bearer(bootstrap), password)).toMatchObject({ status: 403 });
+    expect(await change(bearer(await tokenWith('viewer')), password)).toMatchObject({ status: 403 });
+    expect((await change(bearer(await tokenWith('admin', 'vera')), password)).status).toBe(200);
+    expect((await send('GET', '/me', { cookie })).status).toBe(401);
+  });
+
+  test('cannot be guessed by who has found an open session', async () => {
+    await addUser('vera', 'viewer');
+    const { cookie } = await logIn('vera');
+    const own = { cookie, 'sec-fetch-site': 'same-origin' };
+    for (let i = 0; i < 5; i++) expect((await change(own, `guess ${i}`)).status).toBe(401);
+    expect((await change(own, password)).status).toBe(429);
+  });
+
+  test('is not changed by a page of another site', async () => {
+    await addUser('vera', 'viewer');
+    const { cookie } = await logIn('vera');
+    expect((await change({ cookie, 'sec-fetch-site': 'cross-site' }, password)).status).toBe(403);
   });
 });
 

@@ -6,7 +6,9 @@ import type { Call } from './handler.ts';
 
 const longestRequest = 2_000;
 const longestReason = 500;
-const secretFields = new Set(['password', 'secret', 'token']);
+const secretFields = new Set(['password', 'oldPassword', 'newPassword', 'secret', 'token']);
+/** A viewer may do them, and they are written down all the same. */
+const ofOneself: ReadonlySet<EndpointName> = new Set(['login', 'logout', 'changeMyPassword']);
 
 interface Input {
   readonly params?: Readonly<Record<string, unknown>>;
@@ -17,7 +19,7 @@ interface Input {
 /** Whatever changes something, and what opens a guest or takes the store away. Looking and trying out are not written down. */
 export function isAudited(name: EndpointName, { method, role, stream }: Endpoint, { body, query }: Input): boolean {
   if (fieldOf(body, 'dryRun') === true || fieldOf(query, 'dryRun') === 'true') return false;
-  if (name === 'login' || name === 'logout' || stream === 'tunnel' || stream === 'lines') return true;
+  if (ofOneself.has(name) || stream === 'tunnel' || stream === 'lines') return true;
   return method !== 'GET' && role !== 'viewer';
 }
 

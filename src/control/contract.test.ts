@@ -154,7 +154,8 @@ test('every operation succeeds once, and answers as the document says', { timeou
 
   for (const name of ['getStatus', 'getMe', 'createUser', 'listUsers', 'getUser'] as const) await ask(name);
   const cookie = String((await ask('login', { authorization: '' })).headers.get('set-cookie')).split(';')[0] ?? '';
-  await ask('logout', { authorization: '', cookie, 'sec-fetch-site': 'same-origin' });
+  const inSession = { authorization: '', cookie, 'sec-fetch-site': 'same-origin' };
+  for (const name of ['changeMyPassword', 'logout'] as const) await ask(name, inSession);
   for (const name of ['updateUser', 'createToken', 'listTokens', 'revokeToken', 'listAudit', 'removeUser'] as const)
     await ask(name);
 

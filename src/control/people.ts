@@ -121,6 +121,36 @@ export class People {
     return { actor: actorOf(user, session, hash), secret };
   }
 
+  /** The session it is done in goes on, others of the user end. @throws UserError forbidden, login-failed, too-many-requests */
+  async changePassword(
+    { user: name, session }: Actor,
+    { oldPassword, newPassword }: { readonly oldPassword: string; readonly newPassword: string },
+    address: string,
+  ): Promise<void> {
+    if (name === null) {
+      const hint = 'Sign in by name and password, or use a token of a user: drover token create NAME --user NAME.';
+      throw new UserError('forbidden', 'This token belongs to no user, so there is no password to change.', hint);
+    }
+    // Who has found an open session must not guess what else it opens.
+    const giveBack = this.#limit.take(name, address);
+    const kept = this.#fleet.plain('user').get(name)?.password ?? null;
+    const failed = new UserError(
+      'login-failed',
+      'The old password is not the right one.',
+      'Nothing was changed. Try again.',
+    );
+    if (!(await passwordMatches(oldPassword, kept, this.#cost))) throw failed;
+    giveBack();
+    const password = await hashPassword(newPassword, this.#cost);
+    await this.#fleet.change((draft) => {
+      const user = draft.plain('user', name);
+      // Changed while it was checked.
+      if (user === undefined || user.password?.hash !== kept?.hash) throw failed;
+      draft.putPlain('user', name, { ...user, password });
+      this.#endSessions(draft, name, session);
+    });
+  }
+
   async logout({ session }: Actor): Promise<void> {
     if (session === null) {
       throw new UserError(
@@ -278,8 +308,8 @@ export class People {
     return [...this.#fleet.plain('token')].filter(([, token]) => token.user === user);
   }
 
-  #endSessions(draft: Draft, user: string): void {
-    for (const [hash] of this.#sessionsOf(user)) draft.removePlain('session', hash);
+  #endSessions(draft: Draft, user: string, but: string | null = null): void {
+    for (const [hash] of this.#sessionsOf(user)) if (hash !== but) draft.removePlain('session', hash);
   }
 
   #isOver(at: number | null): boolean {

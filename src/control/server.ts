@@ -51,6 +51,7 @@ const doneWhileHeld: ReadonlySet<string> = new Set([
   'logout',
   'createUser',
   'updateUser',
+  'changeMyPassword',
   'removeUser',
   'createToken',
   'revokeToken',

@@ -32,6 +32,7 @@ const requests = {
   login: { body: { name: 'alice', password: 'correct horse battery' } },
   logout: {},
   getMe: {},
+  changeMyPassword: { body: { oldPassword: 'correct horse battery', newPassword: 'staple horse battery' } },
   listUsers: {},
   createUser: { body: { name: 'alice', role: 'operator', password: 'correct horse battery' } },
   getUser: { params: { user: 'alice' } },

@@ -15,6 +15,7 @@ const moving = [
 
 const own: Partial<Record<EndpointName, readonly UserErrorCode[]>> = {
   login: ['login-failed', 'too-many-requests'],
+  changeMyPassword: ['login-failed', 'too-many-requests'],
   createUser: ['already-exists', 'wrong-state', 'too-many-requests'],
   updateUser: ['too-many-requests'],
   createToken: ['already-exists', 'wrong-state'],

@@ -74,6 +74,14 @@ export const peopleEndpoints = {
     reply: z.object({ loggedOut: z.string() }),
   },
   getMe: { method: 'GET', path: '/me', role: 'viewer', summary: 'Who asks, and what they may do', reply: meView },
+  changeMyPassword: {
+    method: 'PUT',
+    path: '/me/password',
+    role: 'viewer',
+    summary: 'Change your own password; your other sessions end',
+    body: z.object({ oldPassword: z.string().max(200), newPassword: password }).strict(),
+    reply: meView,
+  },
   listUsers: { method: 'GET', path: '/users', role: 'admin', summary: 'All users', reply: z.array(userView) },
   createUser: {
     method: 'POST',

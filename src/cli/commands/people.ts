@@ -81,6 +81,27 @@ function addUsers(program: Command, context: Context): void {
       const changed = await context.client().updateUser({ params: { user: name }, body: { password } });
       context.print({ ...changed, ...(made && { password }) }, () => `${wordsOf(changed)}${madeWords(made, password)}`);
     });
+  addChangePassword(user, context);
+}
+
+/** The own one, by who knows the old one: the only thing here that is not the admin's. */
+function addChangePassword(user: Command, context: Context): void {
+  withPassword(
+    user
+      .command('change-password')
+      .description('your own password, with the old one; your sessions in browsers end')
+      .option('--old-password-file <file>', 'read the old one from the first line of this file'),
+  )
+    .addHelpText('after', '\nExample:\n  $ drover user change-password')
+    .action(async (flags: PasswordFlags & { oldPasswordFile?: string }) => {
+      const client = context.client();
+      const { user: name } = await client.getMe();
+      const oldPassword = await oldPasswordFor(context, flags.oldPasswordFile);
+      const { password: newPassword, made } = await passwordFor(context, name ?? 'nobody', flags, 'New password');
+      const me = await client.changeMyPassword({ body: { oldPassword, newPassword } });
+      const shown = { ...me, ...(made && { password: newPassword }) };
+      context.print(shown, () => `${me.name} has a new password${madeWords(made, newPassword)}`);
+    });
 }
 
 function addTokens(program: Command, context: Context): void {
@@ -169,10 +190,20 @@ function withPassword(command: Command): Command {
     .option('--generate-password', 'make one and show it once');
 }
 
+async function oldPasswordFor(context: Context, file: string | undefined): Promise<string> {
+  const { stdin, cwd } = context.surroundings;
+  if (file !== undefined) return firstLineOf(resolve(cwd, file));
+  const line = stdin.isTTY ? await hiddenLine(context, 'Old password: ') : await stdin.readLine();
+  if (line !== undefined && line !== '') return line;
+  const hint = 'Write the old one and the new one to stdin, a line each, or use --old-password-file.';
+  throw new UserError('invalid-input', 'The old password was not given.', hint);
+}
+
 async function passwordFor(
   context: Context,
   name: string,
   flags: PasswordFlags,
+  word = 'Password',
 ): Promise<{ password: string; made: boolean }> {
   if (flags.generatePassword === true) return { password: randomBytes(15).toString('base64url'), made: true };
   if (flags.passwordFile !== undefined) {
@@ -188,7 +219,7 @@ async function passwordFor(
       'Write it to stdin, or use --password-file or --generate-password.',
     );
   }
-  const password = await hiddenLine(context, `Password of ${name}: `);
+  const password = await hiddenLine(context, `${word} of ${name}: `);
   if ((await hiddenLine(context, 'Once more: ')) === password) return { password, made: false };
   throw new UserError('invalid-input', 'The two are not the same.', 'Nothing was changed. Try again.');
 }
@@ -205,8 +236,8 @@ function firstLineOf(file: string): string {
 
 /** A line from the terminal that is not shown while it is written. */
 async function hiddenLine({ surroundings: { stdin, stderr } }: Context, prompt: string): Promise<string> {
-  stderr.write(prompt);
   stdin.setRaw(true);
+  stderr.write(prompt);
   let line = '';
   try {
     for await (const bytes of stdin) {

@@ -21,6 +21,11 @@ export const logout: Handler<'logout'> = async (_, { plane, actor, answer }) => 
 
 export const getMe: Handler<'getMe'> = (_, { actor }) => meView(actor);
 
+export const changeMyPassword: Handler<'changeMyPassword'> = async ({ body }, { plane, actor, address }) => {
+  await plane.people.changePassword(actor, body, address);
+  return meView(actor);
+};
+
 export const listUsers: Handler<'listUsers'> = (_, { plane }) =>
   [...plane.fleet.plain('user').values()]
     .toSorted((a, b) => (a.name < b.name ? -1 : 1))

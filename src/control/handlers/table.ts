@@ -42,6 +42,7 @@ import { fenceHost, getRecovery, listRecoveries } from './recoveries.ts';
 import { cancelTask, createTasks, getTask, getTaskOutput, listTasks } from './tasks.ts';
 import { consoleVm, createVm, deleteVm, getVm, listVms, migrateVm, startVm, stopVm, updateVm } from './vms.ts';
 import {
+  changeMyPassword,
   createToken,
   createUser,
   getMe,
@@ -120,6 +121,7 @@ export const handlers = {
   getFleetSnapshot,
   backup,
   checkFleet,
+  changeMyPassword,
   createToken,
   createUser,
   getMe,

@@ -9,6 +9,7 @@ import { Icon, type IconName } from './icon.tsx';
 import { Link } from './link.tsx';
 import { Notices } from './notices.tsx';
 import { useNow } from './page.tsx';
+import { PasswordDialog } from './password-dialog.tsx';
 
 const entries = [
   ['/', 'Fleet', 'fleet'],
@@ -64,11 +65,20 @@ export function Shell({ children }: { children: ReactNode }) {
 
 function Who() {
   const me = useLive((live) => live.me);
+  const [changing, setChanging] = useState(false);
   if (!me) return null;
   return (
-    <p className="who" title={me.via === 'session' ? 'signed in by password' : `by the token ${me.token ?? ''}`}>
-      {me.name} <span className="muted">{me.role}</span>
-    </p>
+    <>
+      <p className="who" title={me.via === 'session' ? 'signed in by password' : `by the token ${me.token ?? ''}`}>
+        {me.name} <span className="muted">{me.role}</span>
+      </p>
+      {me.via === 'session' && (
+        <button type="button" className="plain" onClick={() => setChanging(true)}>
+          Change password
+        </button>
+      )}
+      {changing && <PasswordDialog name={me.name} onClose={() => setChanging(false)} />}
+    </>
   );
 }
 
