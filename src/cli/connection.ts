@@ -14,11 +14,14 @@ export interface Connection {
   readonly token: string;
   /** Who said so, for errors: "DROVER_SERVER", a file. */
   readonly saidBy: string;
+  /** File of the certificates that may sign the server's; absent: those that this machine trusts. */
+  readonly ca?: string;
 }
 
 export interface ConnectionFlags {
   readonly server?: string;
   readonly tokenFile?: string;
+  readonly ca?: string;
 }
 
 type Place = Pick<Surroundings, 'env' | 'cwd' | 'home' | 'repoRoot'>;
@@ -28,6 +31,12 @@ const ownTokenFile = '/var/lib/drover/server/token';
 
 /** @throws UserError `unavailable` when nothing names a server or a token is missing; `invalid-input` for a broken file */
 export function findConnection(flags: ConnectionFlags, place: Place): Connection {
+  const ca = flags.ca ?? (place.env['DROVER_CA'] || undefined);
+  const found = findServer(flags, place);
+  return ca === undefined ? found : { ...found, ca: resolve(place.cwd, ca) };
+}
+
+function findServer(flags: ConnectionFlags, place: Place): Connection {
   const { env, cwd } = place;
   const token = flags.tokenFile
     ? readToken(resolve(cwd, flags.tokenFile), '--token-file')
@@ -47,6 +56,7 @@ export function findConnection(flags: ConnectionFlags, place: Place): Connection
       server: named?.server ?? known.server,
       token: token ?? readToken(known.tokenFile, file),
       saidBy: named?.saidBy ?? file,
+      ...(known.ca !== undefined && { ca: known.ca }),
     };
   }
 
@@ -75,14 +85,14 @@ function knownFiles({ env, home, repoRoot }: Place): string[] {
   ];
 }
 
-function readConnectionFile(file: string): { server: string; tokenFile: string } | undefined {
+function readConnectionFile(file: string): { server: string; tokenFile: string; ca?: string } | undefined {
   const text = tryRead(file);
   if (text === undefined) return undefined;
   const broken = (cause?: unknown): UserError =>
     new UserError(
       'invalid-input',
       `${file} does not say how to reach the server.`,
-      'It holds {"server": "http://HOST:PORT", "tokenFile": "PATH"}; mend or remove it.',
+      'It holds {"server": "http://HOST:PORT", "tokenFile": "PATH"}, and "ca" for a CA of your own; mend or remove it.',
       { cause },
     );
   let content: unknown;
@@ -92,9 +102,11 @@ function readConnectionFile(file: string): { server: string; tokenFile: string }
     throw broken(error);
   }
   if (typeof content !== 'object' || content === null) throw broken();
-  const { server, tokenFile } = content as Record<string, unknown>;
+  const { server, tokenFile, ca } = content as Record<string, unknown>;
   if (typeof server !== 'string' || typeof tokenFile !== 'string') throw broken();
-  return { server, tokenFile: resolve(dirname(file), tokenFile) };
+  if (ca !== undefined && typeof ca !== 'string') throw broken();
+  const at = (path: string): string => resolve(dirname(file), path);
+  return { server, tokenFile: at(tokenFile), ...(ca !== undefined && { ca: at(ca) }) };
 }
 
 function readToken(file: string, saidBy: string): string {

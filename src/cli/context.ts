@@ -6,6 +6,7 @@ import { didYouMean } from '../model/ids.ts';
 import { UserError, userErrorCodes } from '../model/failure.ts';
 import { createClient, type Client } from '../wire/client.ts';
 import { findConnection, type Connection, type ConnectionFlags } from './connection.ts';
+import { trustFor } from './trust.ts';
 import type { Surroundings } from './surroundings.ts';
 
 /** Exit codes of every program, see docs. A command returns one, or throws. */
@@ -54,7 +55,10 @@ export function createContext(
     flags,
     connection: () => connection,
     client() {
-      connection ??= findConnection(flags(), surroundings);
+      if (connection === undefined) {
+        connection = findConnection(flags(), surroundings);
+        trustFor(connection);
+      }
       const { reason } = flags();
       client ??= createClient({ ...connection, ...(reason !== undefined && { reason }) });
       return client;

@@ -91,6 +91,7 @@ function build(program: Command, context: Context): void {
     )
     .option('--reason <text>', 'why, for the audit log')
     .option('--token-file <file>', 'file with the token for it (else DROVER_TOKEN or DROVER_TOKEN_FILE)')
+    .option('--ca <file>', 'who may sign its certificate, for https (PEM; else DROVER_CA, or whom this machine trusts)')
     .version(versionOf(repoRoot), '--version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .configureHelp({ showGlobalOptions: true, sortSubcommands: false })

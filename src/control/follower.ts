@@ -12,9 +12,12 @@
 import { createHash } from 'node:crypto';
 import { createServer, request as httpRequest } from 'node:http';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { connect } from 'node:net';
+import { Server as TlsServer, createServer as createTlsServer, request as httpsRequest } from 'node:https';
+import { connect, isIP } from 'node:net';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { connect as connectTls } from 'node:tls';
 import { UserError, messageOf } from '../model/failure.ts';
 import type { Endpoint } from '../model/host.ts';
 import type { Channel } from '../runtime/channel.ts';
@@ -30,6 +33,7 @@ import { problemOf } from '../wire/errors.ts';
 import type { AgentDoor } from './agents.ts';
 import { metricsPath, metricsType } from './metrics/metrics.ts';
 import { passedOn, passedOnHeader } from './credentials.ts';
+import type { ServerTls } from './server-tls.ts';
 
 /** Longer than a change of the leader takes. */
 const leaderWaitMs = 8_000;
@@ -81,6 +85,7 @@ export class LeaderView {
 
 export interface FollowerParts {
   readonly listen: Endpoint;
+  readonly tls: ServerTls | undefined;
   readonly door: AgentDoor;
   readonly view: LeaderView;
   /** Of the API, the same at every server of the fleet: says that a request comes from one of them. */
@@ -102,6 +107,7 @@ export interface Follower {
 /** Opens both ports. @throws Error when one of them is taken */
 export async function startFollower({
   listen,
+  tls,
   door,
   view,
   token,
@@ -110,11 +116,13 @@ export async function startFollower({
   metrics,
 }: FollowerParts): Promise<Follower> {
   const closing = new AbortController();
-  const passer = new Passer(view, token, clock, closing.signal, log);
-  const server = createServer((request, response) => {
+  const passer = new Passer(view, token, tls, clock, closing.signal, log);
+  const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     const isMetrics = request.method === 'GET' && request.url?.split('?')[0] === metricsPath;
     void (isMetrics ? passer.answerMetrics(request, response, metrics) : passer.pass(request, response));
-  });
+  };
+  const server = tls ? createTlsServer(tls.material, onRequest) : createServer(onRequest);
+  if (server instanceof TlsServer) tls?.follow(server);
   server.on('upgrade', (request, socket, head) => void passer.passTunnel(request, socket, head));
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -176,15 +184,24 @@ type Asked = Pick<IncomingMessage, 'method' | 'url' | 'headers'> & Partial<Pick<
 class Passer {
   readonly #view: LeaderView;
   readonly #token: string;
+  readonly #tls: ServerTls | undefined;
   readonly #clock: Clock;
   readonly #closing: AbortSignal;
   readonly #log: Log;
   /** Who may read metrics, by what they showed: hashes. */
   readonly #readers = new Set<string>();
 
-  constructor(view: LeaderView, token: string, clock: Clock, closing: AbortSignal, log: Log) {
+  constructor(
+    view: LeaderView,
+    token: string,
+    tls: ServerTls | undefined,
+    clock: Clock,
+    closing: AbortSignal,
+    log: Log,
+  ) {
     this.#view = view;
     this.#token = token;
+    this.#tls = tls;
     this.#clock = clock;
     this.#closing = closing;
     this.#log = log;
@@ -265,8 +282,8 @@ class Passer {
   async passTunnel(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     socket.on('error', () => socket.destroy());
     try {
-      const { hostname, port } = await this.#leaderOf(request, this.#clock.monotonic() + leaderWaitMs, this.#closing);
-      const upstream = connect(Number(port), hostname);
+      const leader = await this.#leaderOf(request, this.#clock.monotonic() + leaderWaitMs, this.#closing);
+      const upstream = this.#connect(leader);
       const end = (): void => {
         upstream.destroy();
         socket.destroy();
@@ -290,6 +307,13 @@ class Passer {
       const lines = [`HTTP/1.1 ${problem.status} ${problem.title}`, 'content-type: application/problem+json'];
       socket.end(`${lines.join('\r\n')}\r\nconnection: close\r\n\r\n${JSON.stringify(problem)}`);
     }
+  }
+
+  #connect({ protocol, hostname, port }: URL): Socket {
+    const host = hostname.replace(/^\[(.*)\]$/, '$1');
+    if (protocol !== 'https:') return connect(Number(port || 80), host);
+    const name = isIP(host) === 0 ? { servername: host } : {};
+    return connectTls({ host, port: Number(port || 443), ca: this.#tls?.trusted, ...name });
   }
 
   /** The leader's answer, its body still to come. */
@@ -326,13 +350,15 @@ class Passer {
   #ask(leader: URL, request: Asked, body: Buffer, signal: AbortSignal): Promise<IncomingMessage> {
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
     const { method, url = '/' } = request;
-    const upstream = httpRequest(new URL(url, leader), {
+    const overTls = leader.protocol === 'https:';
+    const upstream = (overTls ? httpsRequest : httpRequest)(new URL(url, leader), {
       ...(method !== undefined && { method }),
+      ...(overTls && { ca: this.#tls?.trusted }),
       headers: headersOn(request, this.#token),
       agent: false,
     });
     let sent = false;
-    upstream.once('socket', (socket) => socket.once('connect', () => (sent = true)));
+    upstream.once('socket', (socket) => socket.once(overTls ? 'secureConnect' : 'connect', () => (sent = true)));
     upstream.once('response', (answer) => {
       signal.removeEventListener('abort', stop);
       answer.on('error', () => {}); // told by the pipeline that reads it

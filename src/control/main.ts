@@ -31,6 +31,7 @@ import { powerOver } from './power/open.ts';
 import type { RecoveryOptions } from './recovery.ts';
 import { restoreCommand } from './restore.ts';
 import type { RestoreOptions } from './restore.ts';
+import { ServerTls } from './server-tls.ts';
 import { createApi } from './server.ts';
 
 /** Nobody competes for the lead of a store of one process: only a process that stood still this long loses it. */
@@ -55,6 +56,9 @@ interface Options {
   readonly etcdKey?: string;
   readonly api?: string;
   readonly page?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly tlsCa?: string;
   readonly trustGuard?: boolean;
   readonly linkSpeed?: string;
   readonly lockWait: string;
@@ -79,7 +83,16 @@ export function serverCommand(): Command {
     .option('--etcd-ca <file>', "who signs etcd's certificates (PEM)")
     .option('--etcd-cert <file>', 'certificate that this server shows to etcd (PEM)')
     .option('--etcd-key <file>', 'its key (PEM)')
-    .option('--api <url>', 'where other servers reach this one, with --store (default: http:// and --listen)')
+    .option(
+      '--tls-cert <file>',
+      'the API and the dashboard by https, with this certificate (PEM); read again on SIGHUP',
+    )
+    .option('--tls-key <file>', 'its key (PEM)')
+    .option(
+      '--tls-ca <file>',
+      "who signs other servers' certificates, with --store (default: whom this machine trusts)",
+    )
+    .option('--api <url>', 'where other servers reach this one, with --store (default: http(s):// and --listen)')
     .option('--page <dir>', 'the built dashboard, served with the API (default: as npm run build makes it)')
     .option('--trust-guard', "take a lost host's lease for proof also where no watchdog covers its guard")
     .option('--lock-wait <time>', 'how long a VM of a lost host waits for a disk lock before an alarm', '120s')
@@ -153,6 +166,7 @@ async function serve(options: Options): Promise<number> {
   const linkBytesPerSecond = options.linkSpeed === undefined ? undefined : parseBytesPerSecond(options.linkSpeed);
   const proofAgeMs = parseDays(options.wakeProofDays);
   const metrics = new ServerMetrics(versionOfPackage(), parsePerVm(options.metricsPerVm));
+  const tls = tlsOf(options);
   const log = createLog({ level: parseLevel(options.logLevel), fields: { program: 'server' } });
   makeState(options.state);
   const key = readFleetKey(secretFile(options.fleetKey ?? join(options.state, 'fleet.key')));
@@ -163,22 +177,24 @@ async function serve(options: Options): Promise<number> {
   const onSignal = (): void => stop.abort();
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
+  const onHangUp = (): void => reload(tls, log);
+  if (tls) process.on('SIGHUP', onHangUp);
   const door: AgentDoor = { open: (onChannel) => listenChannels({ ...agentsAt, key, onChannel }) };
   let ready = false;
   const onReady = (apiPort: number, agentsPort: number): void => {
     if (ready) return;
     ready = true;
     const own = { ...listen, port: apiPort };
-    process.stdout.write(`drover server ready: ${urlOf(own)} (agents on ${agentsAt.address}:${agentsPort})\n`);
+    process.stdout.write(`drover server ready: ${urlOf(own, tls)} (agents on ${agentsAt.address}:${agentsPort})\n`);
   };
   const recovery = { trustGuard: options.trustGuard === true, lockWaitMs };
   const page = openPage(options.page ?? builtPage);
   const version = versionOfPackage();
-  const own = { listen, token, page, version, recovery, linkBytesPerSecond, proofAgeMs, metrics, log };
+  const own = { listen, tls, token, page, version, recovery, linkBytesPerSecond, proofAgeMs, metrics, log };
   const common: Common = { store, door, ...own, newestTerm: 0, onReady };
   try {
     await refuseNewerRecords(store).catch(ignorePassing);
-    if (shared) await serveShared(common, options.api ?? apiOf(listen), stop.signal);
+    if (shared) await serveShared(common, options.api ?? apiOf(listen, tls), stop.signal);
     else {
       const termAbove = (): number => common.newestTerm;
       const work = (leadership: Leadership): Promise<void> => leadOneTerm(common, leadership);
@@ -188,6 +204,7 @@ async function serve(options: Options): Promise<number> {
   } finally {
     process.off('SIGTERM', onSignal);
     process.off('SIGINT', onSignal);
+    process.off('SIGHUP', onHangUp);
     await store.close();
   }
 }
@@ -196,6 +213,7 @@ interface Common {
   readonly store: Store;
   readonly door: AgentDoor;
   readonly listen: Endpoint;
+  readonly tls: ServerTls | undefined;
   readonly token: string;
   readonly page: Page;
   readonly version: string;
@@ -212,12 +230,13 @@ interface Common {
 
 /** Leads when it can and follows when another does, on the same two ports. */
 async function serveShared(common: Common, api: string, signal: AbortSignal): Promise<void> {
-  const { store, door, listen, token, log, metrics, onReady } = common;
+  const { store, door, listen, tls, token, log, metrics, onReady } = common;
   const view = new LeaderView();
   const watching = view.run(store, signal);
   const follow = async (): Promise<Follower> => {
     const follower = await startFollower({
       listen,
+      tls,
       door,
       view,
       token,
@@ -251,8 +270,21 @@ async function serveShared(common: Common, api: string, signal: AbortSignal): Pr
 }
 
 async function leadOneTerm(common: Common, leadership: Leadership): Promise<void> {
-  const { store, door, listen, token, page, version, recovery, linkBytesPerSecond, proofAgeMs, metrics, log, onReady } =
-    common;
+  const {
+    store,
+    door,
+    listen,
+    tls,
+    token,
+    page,
+    version,
+    recovery,
+    linkBytesPerSecond,
+    proofAgeMs,
+    metrics,
+    log,
+    onReady,
+  } = common;
   const over = new AbortController();
   const onNewerTerm = (term: number): void => {
     common.newestTerm = Math.max(common.newestTerm, term);
@@ -263,7 +295,7 @@ async function leadOneTerm(common: Common, leadership: Leadership): Promise<void
   const parts = { store, leadership, door, ...own, recovery, linkBytesPerSecond, sleep, log, version };
   const plane = await startPlane({ ...parts, onNewerTerm });
   const shown = metrics.leads(plane);
-  const api = createApi({ plane, token, page, log, metrics: shown });
+  const api = createApi({ plane, token, page, log, metrics: shown, tls });
   try {
     const address = await api.listen({ host: listen.address, port: listen.port });
     onReady(Number(new URL(address).port), plane.agentsPort);
@@ -275,22 +307,38 @@ async function leadOneTerm(common: Common, leadership: Leadership): Promise<void
   }
 }
 
+/** @throws UserError invalid-input */
+function tlsOf({ tlsCert: cert, tlsKey: key, tlsCa: ca }: Options): ServerTls | undefined {
+  if (cert !== undefined && key !== undefined) return new ServerTls({ cert, key, ca });
+  if (cert === undefined && key === undefined && ca === undefined) return undefined;
+  throw new UserError('invalid-input', 'TLS needs a certificate and its key.', 'Give both --tls-cert and --tls-key.');
+}
+
+function reload(tls: ServerTls | undefined, log: Log): void {
+  try {
+    tls?.reload();
+    log.info({}, 'the certificate was read again');
+  } catch (error) {
+    log.error({ error: messageOf(error) }, 'the certificate could not be read again: the one before stays');
+  }
+}
+
 function nameOfServer(): string {
   return `${hostname()}:${process.pid}`;
 }
 
 /** @throws UserError for an address that other machines cannot dial */
-function apiOf(listen: Endpoint): string {
-  if (listen.address !== '0.0.0.0' && listen.address !== '::' && listen.port !== 0) return urlOf(listen);
+function apiOf(listen: Endpoint, tls: ServerTls | undefined): string {
+  if (listen.address !== '0.0.0.0' && listen.address !== '::' && listen.port !== 0) return urlOf(listen, tls);
   throw new UserError(
     'invalid-input',
     `Other servers cannot reach this one at --listen ${listen.address}:${listen.port}.`,
-    'Say where they can: --api http://ADDR:PORT.',
+    `Say where they can: --api ${tls ? 'https' : 'http'}://ADDR:PORT.`,
   );
 }
 
-function urlOf({ address, port }: Endpoint): string {
-  return `http://${address.includes(':') ? `[${address}]` : address}:${port}`;
+function urlOf({ address, port }: Endpoint, tls: ServerTls | undefined): string {
+  return `${tls ? 'https' : 'http'}://${address.includes(':') ? `[${address}]` : address}:${port}`;
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

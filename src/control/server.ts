@@ -5,6 +5,7 @@
  * Not here: what the endpoints do (handlers/), whose a token is (people.ts).
  */
 import type { IncomingMessage } from 'node:http';
+import type { Server as HttpsServer } from 'node:https';
 import { Readable } from 'node:stream';
 import fastify from 'fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
@@ -40,6 +41,7 @@ import { metricsPath, metricsType, type ApiMetrics } from './metrics/metrics.ts'
 import type { Page } from './page.ts';
 import type { ControlPlane } from './plane.ts';
 import { requestKey } from './requests.ts';
+import type { ServerTls } from './server-tls.ts';
 import { mountTunnels, openTunnel, vmOfTunnel } from './tunnels.ts';
 
 const eventReadersLimit = 4_096;
@@ -78,15 +80,19 @@ export interface ApiOptions {
   readonly metrics?: ApiMetrics;
   /** Checks replies against the table too: on in tests. */
   readonly checkReplies?: boolean;
+  /** Absent: plain HTTP. */
+  readonly tls?: ServerTls | undefined;
   /** Of events; as usual where it is left out. */
   readonly batchMs?: number;
 }
 
 /** The server, not listening yet. `close()` also ends event streams and consoles. */
 export function createApi(options: ApiOptions): FastifyInstance {
-  const { plane, token, log, page, metrics, checkReplies = false, batchMs } = options;
+  const { plane, token, log, page, metrics, tls, checkReplies = false, batchMs } = options;
   const bootstrapHash = secretHash(token);
-  const app = fastify({
+  const app: FastifyInstance = fastify({
+    // Its types tell servers of HTTP and HTTPS apart; for routes and hooks they are the same.
+    ...(tls && ({ https: tls.material } as object)),
     bodyLimit: bodyLimitBytes,
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 200 },
@@ -105,6 +111,7 @@ export function createApi(options: ApiOptions): FastifyInstance {
       else socket.destroy();
     },
   });
+  if (tls) tls.follow(app.server as unknown as HttpsServer); // see above
   const closing = new AbortController();
   // Made when it is first asked for: a new leader has other things to do.
   let document: object | undefined;

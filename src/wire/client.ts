@@ -350,7 +350,9 @@ function unreachable(server: string, cause: unknown): UserError {
     server.includes(',')
       ? `None of the servers ${server.replaceAll(',', ', ')} can be reached: ${words}.`
       : `The server at ${server} cannot be reached: ${words}.`,
-    'Check that `drover server` runs there, or name another address.',
+    /certificate/i.test(words)
+      ? 'The server is there, but its certificate is not trusted under this address: name who signs it with --ca or DROVER_CA.'
+      : 'Check that `drover server` runs there, or name another address.',
     { cause },
   );
 }

@@ -1,4 +1,4 @@
-/** Three servers on three members of etcd, and an agent that knows all of them: real programs, no guests. */
+/** Three servers with TLS on three members of etcd, and an agent that knows all of them: real programs, no guests. */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { setDefaultCACertificates } from 'node:tls';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { UserError } from '../../src/model/failure.ts';
 import { leaderKey, watchLeader } from '../../src/store/leadership.ts';
@@ -38,6 +39,7 @@ let agent: ChildProcess | undefined;
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), 'drover-servers-'));
   cluster = await EtcdCluster.start();
+  setDefaultCACertificates([readFileSync(cluster.files.ca, 'utf8')]);
   store = cluster.open({ prefix });
   writeFileSync(join(directory, 'token'), token, { mode: 0o600 });
   writeFileSync(join(directory, 'fleet.key'), '0123456789abcdef'.repeat(4), { mode: 0o600 });
@@ -45,7 +47,7 @@ beforeAll(async () => {
   servers = await Promise.all(
     [0, 1, 2].map(async (n) => {
       const [api, agents] = [`127.0.0.1:${ports[n]}`, `127.0.0.1:${ports[3 + n]}`];
-      const server = { name: `s${n + 1}`, api: `http://${api}`, agents };
+      const server = { name: `s${n + 1}`, api: `https://${api}`, agents };
       return { ...server, process: await startServer(server.name, api, agents) };
     }),
   );
@@ -96,6 +98,9 @@ async function startServer(name: string, api: string, agents: string): Promise<C
     'etcd-ca': cluster.files.ca,
     'etcd-cert': cluster.files.cert,
     'etcd-key': cluster.files.key,
+    'tls-cert': cluster.files.cert,
+    'tls-key': cluster.files.key,
+    'tls-ca': cluster.files.ca,
   };
   const child = run(name, ['server', ...flags(own)]);
   if (child.stdout === null) throw new Error('no output');
