@@ -263,7 +263,11 @@ describe('the guests a host has when it connects', () => {
   });
 
   test('and are to stop may be starting at this moment: the host is told to stop them before they count as stopped', async () => {
-    const vm = await create({ name: 'web1', host: 'h1', boot: { kind: 'kernel', kernel: 'k', initrd: null, append: '' } });
+    const vm = await create({
+      name: 'web1',
+      host: 'h1',
+      boot: { kind: 'kernel', kernel: 'k', initrd: null, append: '' },
+    });
     await fleet.agent('h1').order('start');
     await fleet.plane.vms.stop('web1', { force: true, timeoutMs: 1 });
     const h1 = await again('h1');
