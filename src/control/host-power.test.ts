@@ -90,6 +90,18 @@ describe('switching a host off', () => {
     expect(await over(turn('off', true))).toMatchObject({ state: 'off' });
     expect(vm.host).toBe(fleet.plane.fleet.findHost('h1').id);
   });
+
+  test('and on again proves that its guests are gone: it is not switched off once more while it boots', async () => {
+    await fleet.run('web1', 'h1');
+    await fleet.pass(11_000); // the server has looked for long enough
+    fleet.agent('h1').channel?.close('its host is switched off');
+    await over(turn('off', true));
+    await over(turn('on'));
+    await fleet.pass(40_000);
+    expect(fleet.bmcs.orders).toEqual([`${address} off`, `${address} on`]);
+    expect(fleet.plane.fleet.findHost('h1').fenced).toMatchObject({ proof: 'power-off' });
+    expect(fleet.plane.fleet.hostName(fleet.vm('web1').host)).toBe('h2');
+  });
 });
 
 describe('drover doctor', () => {

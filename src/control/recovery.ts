@@ -84,6 +84,8 @@ interface Inquiry {
 
 export class Recovery {
   readonly #parts: Parts;
+  /** Switched off by a person, and silent since. */
+  readonly #wereOff = new Set<HostId>();
   readonly #inquiries = new Map<HostId, Inquiry>();
   readonly #seenBy = new Map<HostId, { readonly at: number; readonly leases: readonly LeaseSeen[] }>();
   readonly #guards = new Map<HostId, { readonly bootId: string | undefined; readonly said: readonly GuardReport[] }>();
@@ -105,9 +107,18 @@ export class Recovery {
   /** What each report says of leases. */
   onReport(host: HostId, { guards, leases }: Report): void {
     this.#endInquiry(host);
+    this.#wereOff.delete(host);
     const bootId = this.#parts.fleet.hosts.get(host)?.inventory.kernelBootId;
     this.#guards.set(host, { bootId, said: guards });
     this.#seenBy.set(host, { at: this.#parts.clock.monotonic(), leases });
+  }
+
+  /**
+   * A person had it switched off, and it read off. If it has said nothing since, that proves it even when it was switched on again:
+   * it is not switched off once more while it boots.
+   */
+  wasOff(host: HostId): void {
+    this.#wereOff.add(host);
   }
 
   onLeaseAnswer(host: HostId, answer: LeaseAnswer): void {
@@ -272,7 +283,8 @@ export class Recovery {
         fenced: host.fenced !== null,
         asleep: sleepsOnPurpose(this.#parts, host),
         bootId: inventory.kernelBootId,
-        power: powerKnown(host, inquiry, clock.monotonic()),
+        power:
+          silentMs !== null && this.#wereOff.has(id) ? { kind: 'off' } : powerKnown(host, inquiry, clock.monotonic()),
         stakes: silentMs === null ? [] : this.#stakes({ ...host, inventory }),
         sightings: silentMs === null ? [] : this.#sightings(id),
         taken: [...(inquiry?.taken ?? [])],

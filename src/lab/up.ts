@@ -37,7 +37,7 @@ import { askSupervisor, logOf, type ChildPlan } from './supervise.ts';
 const hostMemoryMiB = 4096;
 const supervisorStartMs = 15_000;
 const programsReadyMs = 90_000;
-const hostsUpMs = 20_000;
+const hostsUpMs = 60_000;
 const lockWaitMs = 60_000;
 const maxServers = 5;
 export const defaults = { hosts: 3, linkSpeed: '1gbit' } as const;

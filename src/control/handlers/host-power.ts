@@ -42,6 +42,7 @@ export const switchHostPower: Handler<'switchHostPower'> = async ({ params, body
   const controller = plane.power(spec);
   plane.log.warn({ host: host.name, to: body.to, force: body.force }, 'switching the power, as a person asked');
   const reading = body.to === 'off' ? await controller.off(plane.stopped) : await controller.on(plane.stopped);
+  if (body.to === 'off' && reading.state === 'off') plane.recovery.wasOff(host.id);
   return view(host, spec, reading);
 };
 

@@ -38,10 +38,11 @@ export const scenarios: readonly Scenario[] = [
         assert.equal((await client.getHostPower({ params })).state, 'off');
         const on = await client.switchHostPower({ params, body: { to: 'on' } });
         assert.equal(on.state, 'on', on.says ?? 'no words');
-        await lab.until(`${host} to report again`, async () => {
+        const reports = async () => {
           const now = await client.getHost({ params });
           return now.state === 'up' && now.session > before.session;
-        });
+        };
+        await lab.until(`${host} to report again`, reports, 60_000);
         assert.notEqual(bootId(lab), before.bootId);
       } finally {
         await lab.mend();
