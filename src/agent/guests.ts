@@ -10,6 +10,7 @@ import type { MigrationId, VmId } from '../model/ids.ts';
 import type { Provision, RunningSpec, VmSpec } from '../model/vm.ts';
 import type { FoundGuest, KnownVm } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
+import { insist } from './insist.ts';
 import type { Part } from './journal.ts';
 import { tapName } from './network.ts';
 
@@ -252,13 +253,17 @@ export class Guests {
 
   /**
    * Nothing of the guest is left on this host: its taps go, `say` tells, its entry says so. In this order: what is told
-   * may bring the guest back at once, and a fact may come twice after a crash, but must come.
+   * may bring the guest back at once, and a fact may come twice after a crash, but must come. Tried until the disk takes it.
    * @param over the decision by which it ran here
    */
   async leave(vm: VmId, part: Part = { kind: 'none' }, say?: () => void, over?: number): Promise<void> {
     await this.#context.network.detach(this.#context.journal.vm(vm)?.taps ?? []);
-    say?.();
-    if (this.#context.journal.vm(vm)) this.setPart(vm, part, { taps: [], ...(over === undefined ? {} : { over }) });
+    let isSaid = false;
+    await insist(this.#context, `the end of ${vm} here is not told or not written down`, () => {
+      if (!isSaid) say?.();
+      isSaid = true;
+      if (this.#context.journal.vm(vm)) this.setPart(vm, part, { taps: [], ...(over === undefined ? {} : { over }) });
+    });
   }
 
   /** The VM was deleted. */

@@ -13,6 +13,7 @@ import type { MoveJob, Order } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
 import { failureOf, requireLease, type Guests } from './guests.ts';
 import type { GoResult, RejoinReply } from './handover.ts';
+import { insist } from './insist.ts';
 import { transferOptions } from './transfer-options.ts';
 
 const resumeTimeoutMs = 20_000;
@@ -94,7 +95,7 @@ export class Incoming {
   /** Takes up a copy that was found running after the agent's restart. */
   static resume(context: AgentContext, guests: Guests, guest: Guest, job: MoveJob): Incoming {
     const incoming = new Incoming(context, guests, guest, job);
-    void incoming.#catchUp().catch((error: unknown) => incoming.#bug(error, 'the copy was not taken up'));
+    incoming.#insist('the copy was not taken up', () => incoming.#catchUp());
     return incoming;
   }
 
@@ -199,9 +200,7 @@ export class Incoming {
       if (!this.#isOurs()) return; // it has arrived: what is transferred from now on is another move's
       if (event.state.kind === 'post-copy' && !this.#switched) {
         this.#switched = true;
-        void this.#continue(true).catch((error: unknown) =>
-          this.#bug(error, 'the guest did not continue after the switch'),
-        );
+        this.#insist('the guest did not continue after the switch', () => this.#continue(true));
       }
       if (event.state.kind === 'completed' && this.#switched) this.#noteAllArrived(event.at);
     }
@@ -290,11 +289,11 @@ export class Incoming {
   #noteAllArrived(at: number): void {
     if (this.#allNoted) return;
     this.#allNoted = true;
-    void this.#allArrived(at).catch((error: unknown) => this.#bug(error, 'the end of post-copy was not noted'));
+    this.#insist('the end of post-copy was not noted', () => this.#allArrived(at));
   }
 
   async #allArrived(at: number): Promise<void> {
-    await this.#continuing; // it may have completed before the guest's RESUME was seen
+    await this.#continue(true); // it may have completed before the guest's RESUME was seen
     const numbers = await this.#guest.transfer.numbers().catch(() => undefined);
     if (numbers) this.#fact({ kind: 'measured', measures: { faultBlockedMs: numbers.faultBlockedMs } });
     this.#fact({ kind: 'all-pages-arrived' }, at);
@@ -332,6 +331,14 @@ export class Incoming {
         : 'Look at the target host, then try again.',
       ...(words ? { detail: words } : {}),
     };
+  }
+
+  /** Nobody asks for it again: until it is done, or the copy is gone. */
+  #insist(what: string, run: () => Promise<void>): void {
+    const isOver = () => this.#closing || this.#guests.running.get(this.vm) !== this.#guest;
+    void insist(this.#context, `${this.job.vmName}: ${what}`, run, isOver).catch((error: unknown) =>
+      this.#bug(error, what),
+    );
   }
 
   #bug(error: unknown, what: string): void {

@@ -2,6 +2,7 @@
  * What the source of a move tells the server, each fact once, and not while the guest waits: a fact costs disk and CPU here
  * and at the server, so what can wait is held back for a moment while the guest is paused. Every fact carries its own time.
  */
+import { messageOf } from '../model/failure.ts';
 import type { MigrationId } from '../model/ids.ts';
 import type { MigrationFact } from '../migration/step.ts';
 import type { Timer } from '../runtime/clock.ts';
@@ -27,14 +28,13 @@ export class MoveFacts {
 
   say(body: FactBody, at = this.#context.clock.now()): void {
     if (!repeats.has(body.kind) && this.#said.has(body.kind)) return;
-    this.#said.add(body.kind);
     const fact = { migration: this.#migration, at, ...body };
-    if (this.#held && canWait.has(body.kind)) {
-      this.#held.push(fact);
-      return;
+    if (this.#held && canWait.has(body.kind)) this.#held.push(fact);
+    else {
+      this.#tell();
+      this.#context.facts.migration(fact);
     }
-    this.tellHeld();
-    this.#context.facts.migration(fact);
+    this.#said.add(body.kind); // not sooner: what found no room on the disk is said again
   }
 
   /** The guest is paused. */
@@ -43,10 +43,26 @@ export class MoveFacts {
     this.#timer ??= this.#context.clock.setTimeout(() => this.tellHeld(), holdMs);
   }
 
+  /** As soon as the disk takes it. */
   tellHeld(): void {
-    this.#timer?.cancel();
+    try {
+      this.#tell();
+    } catch (error) {
+      this.#context.log.error(
+        { migration: this.#migration, error: messageOf(error) },
+        'what was held back is not told yet',
+      );
+      this.#timer = this.#context.clock.setTimeout(() => this.tellHeld(), holdMs);
+    }
+  }
+
+  #tell(): void {
     const held = this.#held ?? [];
+    for (let [fact] = held; fact; [fact] = held) {
+      this.#context.facts.migration(fact);
+      held.shift();
+    }
+    this.#timer?.cancel();
     this.#held = undefined;
-    for (const fact of held) this.#context.facts.migration(fact);
   }
 }

@@ -1,0 +1,92 @@
+/** A host whose disk takes nothing for a while: what happens meanwhile is told as soon as it does again. */
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { FakeHost, jobOf, migration } from './fake-host.ts';
+import { MoveFacts } from './move-facts.ts';
+
+let host: FakeHost;
+beforeEach(async () => {
+  host = await new FakeHost('h2').begin();
+});
+afterEach(async () => {
+  vi.restoreAllMocks();
+  await host.end();
+});
+
+const noRoom = (): never => {
+  throw new Error('ENOSPC: no space left on device');
+};
+/** The next fact of that kind finds no room. */
+function hasNoRoomFor(about: 'guest' | 'migration', kind: string): void {
+  const real = host.context.facts[about].bind(host.context.facts) as (fact: { kind: string }) => void;
+  let isFull = true;
+  vi.spyOn(host.context.facts, about).mockImplementation((fact: { kind: string }) => {
+    if (!isFull || fact.kind !== kind) return real(fact);
+    isFull = false;
+    return noRoom();
+  });
+}
+
+/** A copy that listens. */
+async function receiving(): Promise<void> {
+  host.order('receive', { job: jobOf('post-copy'), sourcePeer: host.peer });
+  await host.fact('listening');
+}
+
+function switches(): void {
+  host.guest.now = 'switched';
+  host.guest.transferIs({ kind: 'post-copy' });
+}
+
+test('a guest that died is told of', async () => {
+  await host.withGuest();
+  hasNoRoomFor('guest', 'ended');
+  host.guest.end('died');
+  await host.fact('ended');
+  await vi.waitFor(() => expect(host.part().kind).toBe('none'));
+});
+
+test('a copy that died is told of, and proves that it never ran', async () => {
+  await receiving();
+  hasNoRoomFor('migration', 'target-failed');
+  host.guest.end('died');
+  await host.fact('target-failed');
+  await vi.waitFor(async () => expect(await host.orders.go(migration)).toBe('gone-unrun'));
+});
+
+test('a guest whose post-copy has switched is let run when that can be written down, and not before', async () => {
+  await receiving();
+  const write = vi.spyOn(host.context.journal, 'setVm').mockImplementationOnce(noRoom);
+  switches();
+  await vi.waitFor(() => expect(write).toHaveBeenCalled());
+  expect(host.guest.count('continue')).toBe(0);
+  await host.fact('resumed');
+  expect(host.guest.count('continue')).toBe(1);
+});
+
+test.each(['resumed', 'all-pages-arrived'])('that a guest has %s is told', async (kind) => {
+  await receiving();
+  hasNoRoomFor('migration', kind);
+  switches();
+  host.guest.transferIs({ kind: 'completed' });
+  await vi.waitFor(() => expect(host.part().kind).toBe('runs'), { timeout: 4_000 });
+  expect(host.kinds()).toEqual(expect.arrayContaining(['resumed', 'all-pages-arrived']));
+  expect(host.guest.count('continue')).toBe(1);
+});
+
+test('what a source says of its move is said once, and again only where it found no room', async () => {
+  const facts = new MoveFacts(host.context, migration);
+  hasNoRoomFor('migration', 'source-running');
+  expect(() => facts.say({ kind: 'source-running', failure: null })).toThrow('ENOSPC');
+  facts.say({ kind: 'source-running', failure: null });
+  facts.say({ kind: 'source-running', failure: null });
+  expect(host.kinds()).toEqual(['source-running']);
+});
+
+test('what was held back while a guest was paused is told as soon as there is room', async () => {
+  const facts = new MoveFacts(host.context, migration);
+  hasNoRoomFor('migration', 'state-transferred');
+  facts.hold();
+  for (const body of [{ kind: 'stopped', for: 'post-copy' }, { kind: 'state-transferred' }] as const) facts.say(body);
+  await host.fact('state-transferred');
+  expect(host.kinds()).toEqual(['stopped', 'state-transferred']);
+});
