@@ -1,4 +1,4 @@
-/** A silent host that reports again while something is being done about its silence. */
+/** A silent host that reports again while something is being done about its silence, and a server that is slow itself. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { FakeFleet, settled } from './fake-fleet.ts';
 
@@ -36,4 +36,26 @@ test('A host that is back is not switched off by an order that its power control
   expect(fleet.bmcs.orders).toEqual(['h1 off']);
   expect(fleet.bmcs.power.get('h1')).toBe('on');
   expect(fleet.vm('web1')).toMatchObject({ host: fleet.plane.fleet.findHost('h1').id, state: { kind: 'running' } });
+});
+
+test('A store that answers late, in beats of many changes, keeps nobody from finding a lost host.', async () => {
+  await fleet.run('web1', 'h1');
+  for (let n = 1; n <= 10; n++) {
+    const vm = await fleet.run(`big${n}`, 'h2', { memoryMiB: 64 });
+    const state = { kind: 'waiting', since: fleet.clock.now(), notBefore: 0, because: '' } as const;
+    await fleet.plane.fleet.change((draft) =>
+      draft.putVm({ ...vm, spec: { ...vm.spec, memoryMiB: 1_000_000 }, state }),
+    );
+  }
+  const records = fleet.plane.fleet;
+  const change = records.change.bind(records);
+  records.change = async (...asked) => {
+    await fleet.clock.sleep(300);
+    return change(...asked);
+  };
+  await fleet.pass(10_000);
+  fleet.bmcs.power.set('h1', 'off');
+  fleet.agent('h1').channel?.close('lost power');
+  await fleet.pass(20_000);
+  expect(records.findHost('h1').fenced).toMatchObject({ proof: 'power-off' });
 });
