@@ -2,7 +2,7 @@
  * What the guard tells the agent of its host, and itself after a restart: one small file in /run, gone with the host's boot,
  * never on a pool. Times are of the boot clock, the same for both.
  */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import type { GuardReport } from '../../model/host.ts';
 import type { GuardMemory } from './guard.ts';
 
@@ -30,10 +30,23 @@ export function guardRestPath(runDir: string): string {
   return `${runDir}.guard-rest`;
 }
 
-/** Whole or not at all. */
+/**
+ * Whole or not at all; where there is no room for another file, over the one there is: an agent that does not see its guard move
+ * kills it, and then the guests. Whoever reads in that moment may find no state, and looks again. @throws Error when there is neither
+ */
 export function writeGuardState(path: string, state: GuardState): void {
-  writeFileSync(`${path}.new`, JSON.stringify(state), { mode: 0o600 });
-  renameSync(`${path}.new`, path);
+  const text = JSON.stringify(state);
+  try {
+    writeFileSync(`${path}.new`, text, { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+  } catch {
+    const file = openSync(path, 'r+');
+    try {
+      writeFileSync(file, text.padEnd(fstatSync(file).size));
+    } finally {
+      closeSync(file);
+    }
+  }
 }
 
 /** @returns null where no guard ran in this boot */
