@@ -1,7 +1,7 @@
 /** Files in this host's pools: images copied in, blank disks made, what a deleted VM leaves removed. Originals are only read. */
 import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
-import { access, copyFile, mkdir, rename, rm, rmdir } from 'node:fs/promises';
+import { access, copyFile, link, mkdir, rename, rm, rmdir } from 'node:fs/promises';
 import { dirname, resolve, sep } from 'node:path';
 import { promisify } from 'node:util';
 import { messageOf } from '../model/failure.ts';
@@ -18,6 +18,8 @@ export interface Disks {
 }
 
 export function openDisks(options: {
+  /** Its name is unique among those that share a pool. */
+  host: string;
   pools: Readonly<Record<string, string>>;
   qemuImg: string;
   env: Record<string, string>;
@@ -37,7 +39,8 @@ export function openDisks(options: {
     const path = pathOf(item);
     if (await exists(path)) return;
     await mkdir(dirname(path), { recursive: true });
-    const aside = `${path}.part`;
+    // Of this host alone: one that was given up in the middle of it may still be at it.
+    const aside = `${path}.${options.host}.part`;
     await rm(aside, { force: true });
     try {
       if (item.source.kind === 'blank') {
@@ -53,7 +56,7 @@ export function openDisks(options: {
           await qemuImg(['resize', '-q', '-f', item.source.format, aside, `${item.source.growToMiB}M`]);
         }
       }
-      await rename(aside, path);
+      await appear(aside, path);
     } catch (error) {
       await rm(aside, { force: true });
       if (error instanceof FailureError) throw error;
@@ -86,6 +89,21 @@ function failed(message: string, hint: string, detail?: string, cause?: unknown)
     { code: 'guest-start-failed', message, hint, ...(detail === undefined ? {} : { detail }) },
     { cause },
   );
+}
+
+/** Gives a file its name, unless another has it by now: what a guest may have written to is never replaced. */
+async function appear(aside: string, path: string): Promise<void> {
+  try {
+    await link(aside, path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'EEXIST') {
+      // File systems without hard links.
+      if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EMLINK') throw error;
+      return rename(aside, path);
+    }
+  }
+  await rm(aside, { force: true });
 }
 
 async function exists(path: string): Promise<boolean> {

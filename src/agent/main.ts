@@ -219,7 +219,7 @@ async function serve(options: AgentOptions): Promise<void> {
     journal,
     facts,
     network,
-    disks: openDisks({ pools, qemuImg: qemu.imgBinary, env: qemu.env }),
+    disks: openDisks({ host: options.name, pools, qemuImg: qemu.imgBinary, env: qemu.env }),
     clock: systemClock,
     log,
     dial: (to, dialling) => openChannel({ ...to, ...dialling, key: fleetKey }),
