@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -68,4 +68,19 @@ test('two generations of one VM have nothing in common but the log directory', (
   const one = filesOf(runDir, '/log', { vm: 'vm_a' as VmId, generation: 1 });
   const two = filesOf(runDir, '/log', { vm: 'vm_a' as VmId, generation: 2 });
   for (const name of ['dir', 'qmp', 'rescue', 'console', 'json', 'log'] as const) expect(one[name]).not.toBe(two[name]);
+});
+
+test('a process that cannot be looked at, for want of descriptors, is not taken for gone', async () => {
+  await pretend('vm_a.3');
+  const script = `
+    import { openSync } from 'node:fs';
+    const processes = await import(${JSON.stringify(join(import.meta.dirname, 'process.ts'))});
+    const startTicks = processes.startTicksOf(process.ppid);
+    try { for (;;) openSync('/dev/null'); } catch {}
+    if (!processes.isAlive(process.ppid, startTicks)) process.exit(1);
+    let found;
+    try { found = processes.findRunning(${JSON.stringify(runDir)}) } catch {}
+    if (found?.length === 0) process.exit(2);`;
+  const limited = ['-c', 'ulimit -n 60; exec "$0" "$@"', process.execPath, '--input-type=module', '-e'];
+  expect(spawnSync('bash', [...limited, script], { encoding: 'utf8' })).toMatchObject({ status: 0 });
 });

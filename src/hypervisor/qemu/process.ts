@@ -114,13 +114,14 @@ export function writeGuestFile(files: GuestFiles, guest: GuestFile): void {
  * The guests whose process runs now, by looking at every process's command line; files alone prove nothing. A guest whose
  * file cannot be read runs all the same: what can be seen of it stands in for the file, because a guest that runs and is
  * taken for dead would be started a second time.
+ * @throws Error when a process cannot be looked at
  */
 export function findRunning(runDir: string): FoundProcess[] {
   const found: FoundProcess[] = [];
   for (const entry of readdirSync('/proc')) {
     if (!/^\d+$/.test(entry)) continue;
     const pid = Number(entry);
-    const commandLine = readCommandLine(pid);
+    const commandLine = readOfProcess(`/proc/${pid}/cmdline`)?.split('\0') ?? [];
     const argument = commandLine.find((text) => text.startsWith(`unix:${runDir}/`));
     if (argument === undefined || !isAlive(pid)) continue;
     const dir = argument.slice('unix:'.length).split('/qmp.sock')[0] ?? '';
@@ -179,6 +180,17 @@ export function sweep(runDir: string, running: readonly GuestFile[]): void {
   }
 }
 
+/** Undefined: there is no such process. @throws Error when that cannot be seen, for want of descriptors or memory */
+function readOfProcess(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ESRCH' || code === 'EACCES' || code === 'EPERM') return undefined;
+    throw error;
+  }
+}
+
 export function readCommandLine(pid: number): string[] {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
@@ -195,16 +207,25 @@ export function startTicksOf(pid: number): string | undefined {
 /** Fields of /proc/PID/stat after the name, from the state (field 3) on; of the process, or of one of its threads. */
 export function statFields(pid: number, thread?: string): string[] | undefined {
   try {
-    const text = readFileSync(thread === undefined ? `/proc/${pid}/stat` : `/proc/${pid}/task/${thread}/stat`, 'utf8');
-    return text.slice(text.lastIndexOf(')') + 2).split(' ');
+    return readStat(pid, thread);
   } catch {
     return undefined;
   }
 }
 
-/** Is it there and not a zombie that nobody has waited for? */
+function readStat(pid: number, thread?: string): string[] | undefined {
+  const text = readOfProcess(thread === undefined ? `/proc/${pid}/stat` : `/proc/${pid}/task/${thread}/stat`);
+  return text?.slice(text.lastIndexOf(')') + 2).split(' ');
+}
+
+/** Is it there and not a zombie that nobody has waited for? One that cannot be looked at is. */
 export function isAlive(pid: number, startTicks?: string): boolean {
-  const fields = statFields(pid);
+  let fields: string[] | undefined;
+  try {
+    fields = readStat(pid);
+  } catch {
+    return true;
+  }
   if (!fields || fields[0] === 'Z' || fields[0] === 'X') return false;
   return startTicks === undefined || startTicks === '' || fields[19] === startTicks;
 }
