@@ -38,20 +38,23 @@ function host(name: string, isLet = true): Disks & { let(): void; readonly begun
   };
 }
 
-test.each(['blank', 'copied'] as const)('A host that is late with a %s disk does not replace what a guest runs on.', async (which) => {
-  const image = join(dir, 'image.raw');
-  writeFileSync(image, 'image\n');
-  const item = which === 'blank' ? blank : { ...copied, source: { ...copied.source, from: image } };
-  const path = join(dir, 'pool', item.file);
-  const late = host('h1', false);
-  const lately = late.provision([item]);
-  await vi.waitFor(() => expect(late.begun).toBe(true));
-  await host('h2').provision([item]);
-  const made = readFileSync(path, 'utf8');
-  expect(made).toBe(which === 'blank' ? 'h2\n' : 'image\nh2\n');
-  writeFileSync(path, 'what the guest has written');
-  late.let();
-  await lately;
-  expect(readFileSync(path, 'utf8')).toBe('what the guest has written');
-  expect(readdirSync(join(dir, 'pool'))).toEqual([item.file]);
-});
+test.each(['blank', 'copied'] as const)(
+  'A host that is late with a %s disk does not replace what a guest runs on.',
+  async (which) => {
+    const image = join(dir, 'image.raw');
+    writeFileSync(image, 'image\n');
+    const item = which === 'blank' ? blank : { ...copied, source: { ...copied.source, from: image } };
+    const path = join(dir, 'pool', item.file);
+    const late = host('h1', false);
+    const lately = late.provision([item]);
+    await vi.waitFor(() => expect(late.begun).toBe(true));
+    await host('h2').provision([item]);
+    const made = readFileSync(path, 'utf8');
+    expect(made).toBe(which === 'blank' ? 'h2\n' : 'image\nh2\n');
+    writeFileSync(path, 'what the guest has written');
+    late.let();
+    await lately;
+    expect(readFileSync(path, 'utf8')).toBe('what the guest has written');
+    expect(readdirSync(join(dir, 'pool'))).toEqual([item.file]);
+  },
+);

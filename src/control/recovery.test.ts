@@ -366,22 +366,6 @@ describe('VMs of a lost host', () => {
     const [vm] = record().vms;
     expect((vm?.startedAt ?? 0) - (vm?.placedAt ?? 0)).toBeGreaterThan(120_000);
   });
-
-  test('that do not start for another reason are tried on another host, and crash after three tries', async () => {
-    await fleet.run('web1', 'h1');
-    await lose('h1');
-    const failure = { code: 'guest-start-failed', message: 'No such file.', hint: '' } as const;
-    const hosts = new Set<string>();
-    for (let tries = 0; tries < 3; tries++) {
-      const vm = fleet.vm('web1');
-      expect(vm.state.kind).toBe('starting');
-      hosts.add(vm.host);
-      await fleet.agent(fleet.plane.fleet.hostName(vm.host)).life(vm.id, { kind: 'start-failed', failure });
-      await fleet.pass(4_000);
-    }
-    expect(hosts.size).toBe(2);
-    expect(fleet.vm('web1').state).toMatchObject({ kind: 'crashed' });
-  });
 });
 
 describe('a move whose host is lost', () => {

@@ -27,10 +27,10 @@ import { settleGuestRoom } from './rooms.ts';
 
 /** While a lock may still go away by itself. */
 const lockAgainAfterMs = 2_000;
-/** A start that failed for another reason is tried on other hosts first, then given up. */
+/** A start that failed for another reason is tried on other hosts so often at once; then somebody is told, and it is tried ever more rarely. */
 const startTries = 3;
 const startAgainAfterMs = 2_000;
-/** After `lockWaitMs` somebody has been told: the pauses grow to this. */
+/** When somebody has been told the pauses grow to this. */
 const longestPauseMs = 300_000;
 
 interface Parts {
@@ -137,7 +137,7 @@ export class Restarts {
 
   /**
    * A VM that was placed from here could not be started.
-   * @returns how it waits for the next try; undefined: it was started by a person, or has been tried often enough
+   * @returns how it waits for the next try; undefined: it was started by a person
    */
   afterFailedStart(vm: VmRecord, failure: Pick<Failure, 'message' | 'detail'>): VmState | undefined {
     if (!isRecovered(this.#fleet, vm.id)) return undefined;
@@ -152,18 +152,28 @@ export class Restarts {
     };
     this.#tried.set(vm.id, tried);
     if (!locked) {
-      if (tried.times >= startTries) return undefined;
       const because = `it could not be started on ${this.#fleet.hostName(vm.host)}: ${failure.message}`;
-      return { kind: 'waiting', since: at, notBefore: at + startAgainAfterMs, because };
+      const tooMany = tried.times - startTries;
+      if (tooMany === 0)
+        this.#alarm(
+          vm,
+          `${vm.name} could not be started in ${startTries} tries: ${because}; it is tried again, ever more rarely`,
+        );
+      const pauseMs = Math.min(longestPauseMs, startAgainAfterMs * 2 ** Math.max(0, tooMany + 1));
+      return { kind: 'waiting', since: at, notBefore: at + pauseMs, because };
     }
     const waitedMs = at - tried.since;
     const because = 'another QEMU still holds the lock of one of its disks: it is waited for, never broken';
     if (waitedMs < this.#lockWaitMs) return { kind: 'waiting', since: at, notBefore: at + lockAgainAfterMs, because };
     const seconds = Math.round(waitedMs / 1000);
     const says = `${vm.name} cannot be started: for ${seconds} s another QEMU has held the lock of one of its disks`;
-    this.#log.warn({ vm: vm.name }, says);
-    this.#live.emit({ kind: 'alarm', at, about: `vm ${vm.name}`, says });
+    this.#alarm(vm, says);
     return { kind: 'waiting', since: at, notBefore: at + Math.min(longestPauseMs, waitedMs / 4), because };
+  }
+
+  #alarm({ name }: VmRecord, says: string): void {
+    this.#log.warn({ vm: name }, says);
+    this.#live.emit({ kind: 'alarm', at: this.#clock.now(), about: `vm ${name}`, says });
   }
 }
 
