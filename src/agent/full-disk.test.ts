@@ -1,6 +1,6 @@
 /** A host whose disk takes nothing for a while: what happens meanwhile is told as soon as it does again. */
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { FakeHost, jobOf, migration } from './fake-host.ts';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { FakeHost, jobOf, migration, running, vm } from './fake-host.ts';
 import { MoveFacts } from './move-facts.ts';
 
 let host: FakeHost;
@@ -89,4 +89,62 @@ test('what was held back while a guest was paused is told as soon as there is ro
   for (const body of [{ kind: 'stopped', for: 'post-copy' }, { kind: 'state-transferred' }] as const) facts.say(body);
   await host.fact('state-transferred');
   expect(host.kinds()).toEqual(['stopped', 'state-transferred']);
+});
+
+describe('a guest that is started', () => {
+  const start = { name: 'web1', spec: running.spec, running };
+
+  test('is not said to have failed because that it runs could not be told', async () => {
+    hasNoRoomFor('guest', 'started');
+    host.order('start', start);
+    await vi.waitFor(() => expect(host.part().kind).toBe('runs'));
+    host.order('start', start); // it is still due
+    await host.fact('started');
+    expect(host.kinds()).toEqual(['started']);
+    expect(host.hypervisor.guests).toHaveLength(1);
+  });
+
+  test('is not said to be lost with its cold move because that it runs could not be told', async () => {
+    hasNoRoomFor('migration', 'resumed');
+    host.order('power-on', { job: jobOf('cold') });
+    await vi.waitFor(() => expect(host.part().kind).toBe('runs'));
+    host.order('power-on', { job: jobOf('cold') });
+    await host.fact('resumed');
+    expect(host.kinds()).toEqual(['resumed']);
+  });
+
+  test('that has failed is not started by the same order again, though that could not be written down at first', async () => {
+    const write = host.context.journal.setVm.bind(host.context.journal);
+    let isFull = true;
+    vi.spyOn(host.context.journal, 'setVm').mockImplementation((entry) => {
+      if (!isFull || entry.over === undefined) return write(entry);
+      isFull = false;
+      return noRoom();
+    });
+    host.leaseTrouble = 'no lease';
+    host.order('start', start);
+    await host.fact('start-failed');
+    host.leaseTrouble = null;
+    host.order('start', start);
+    host.order('keep', {}, 3);
+    await vi.waitFor(() => expect(host.context.journal.vm(vm)?.generation).toBe(3));
+    expect(host.hypervisor.guests).toHaveLength(0);
+    expect(host.kinds()).toEqual(['start-failed']);
+  });
+
+  test('is ended before its start is said to have failed, where it could not be written down that it runs', async () => {
+    const write = host.context.journal.setVm.bind(host.context.journal);
+    let isFull = true;
+    vi.spyOn(host.context.journal, 'setVm').mockImplementation((entry) => {
+      if (!isFull || entry.part.kind !== 'runs') return write(entry);
+      isFull = false;
+      return noRoom();
+    });
+    host.order('start', start);
+    await host.fact('start-failed');
+    expect(host.guest.hasEnded).toBe(true);
+    expect(host.guests.running.size).toBe(0);
+    expect(host.part().kind).toBe('none');
+    expect(host.kinds()).toEqual(['start-failed']);
+  });
 });

@@ -144,20 +144,22 @@ export class Guests {
     const taps = await attachOrFail(() => network.attach(vm, running.spec.nics));
     // Known before the guest is there: whoever finds it after a crash must not take its network away.
     this.setPart(vm, { kind: 'none' }, { generation, taps, name });
+    let guest: Guest | undefined;
     try {
-      const guest = await hypervisor.launch({
+      guest = await hypervisor.launch({
         key: { vm, generation },
         name,
         running,
         local: { taps, pools: disks.pools },
       });
       this.setPart(vm, { kind: 'runs' }, { generation, taps, name });
-      this.add(guest);
-      return running;
     } catch (error) {
+      await guest?.destroy(); // whoever hears of this starts it elsewhere
       await this.leave(vm);
       throw error;
     }
+    this.add(guest);
+    return running;
   }
 
   /** Takes over a guest that a move has brought, or left, here; its end is reported from now on. */

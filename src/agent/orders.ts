@@ -10,6 +10,7 @@ import type { AgentContext } from './context.ts';
 import { failureOf, pressPowerButton, type Guests } from './guests.ts';
 import type { GoReceiver, GoResult, Peers, RejoinReply } from './handover.ts';
 import { Incoming, type MayClose } from './incoming.ts';
+import { insist } from './insist.ts';
 import type { AgentEntry, Part, VmEntry } from './journal.ts';
 import { Outgoing } from './outgoing.ts';
 import { rollBack } from './roll-back.ts';
@@ -243,17 +244,17 @@ export class Orders implements GoReceiver {
     if (this.#guests.isOver(vm, generation)) return;
     await this.#clearOlder(vm, generation);
     const already = this.#guests.running.get(vm);
+    let running = already?.running;
     try {
-      const running =
-        already?.running ?? (await this.#guests.start(vm, generation, order.name, order.spec, order.running));
-      if (already) this.#guests.setPart(vm, this.#guests.part(vm), { generation });
-      facts.guest({ vm, generation, at: clock.now(), kind: 'started', running });
+      running ??= await this.#guests.start(vm, generation, order.name, order.spec, order.running);
     } catch (error) {
       const failure = failureOf(error, `${order.name} could not be started.`);
       facts.guest({ vm, generation, at: clock.now(), kind: 'start-failed', failure });
-      // Whoever hears that decides anew: the same order must not succeed later.
-      this.#guests.setPart(vm, this.#guests.part(vm), { generation, over: generation, name: order.name });
+      return this.#isOver(vm, generation, order.name);
     }
+    // From here on it runs, whatever becomes of this order: one that is not answered comes again.
+    if (already) this.#guests.setPart(vm, this.#guests.part(vm), { generation });
+    facts.guest({ vm, generation, at: clock.now(), kind: 'started', running });
   }
 
   async #receive(order: Extract<Order, { kind: 'receive' }>): Promise<void> {
@@ -463,12 +464,19 @@ export class Orders implements GoReceiver {
     try {
       if (!this.#guests.running.has(vm))
         await this.#guests.start(vm, generation, job.vmName, job.running.spec, job.running);
-      facts.migration({ migration: job.migration, at: clock.now(), kind: 'resumed', withFaults: false });
     } catch (error) {
       const failure = failureOf(error, `${job.vmName} could not be started on ${this.#context.hostName}.`);
       facts.migration({ migration: job.migration, at: clock.now(), kind: 'target-failed', failure });
-      this.#guests.setPart(vm, this.#guests.part(vm), { generation, over: generation, name: job.vmName });
+      return this.#isOver(vm, generation, job.vmName);
     }
+    facts.migration({ migration: job.migration, at: clock.now(), kind: 'resumed', withFaults: false }); // as above
+  }
+
+  /** Whoever hears of a failed start decides anew: the same order must not succeed later, and no other of this VM comes in between. */
+  #isOver(vm: VmId, generation: number, name: string): Promise<void> {
+    return insist(this.#context, `that the start of ${name} has failed is not written down`, () =>
+      this.#guests.setPart(vm, this.#guests.part(vm), { generation, over: generation, name }),
+    );
   }
 
   #keepIncoming(incoming: Incoming): void {
