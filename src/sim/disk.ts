@@ -16,6 +16,8 @@ const writeBackMs = 30_000;
 export type AtWrite = (what: string, write: () => void) => void;
 
 export class HostDisk {
+  /** Nothing more can be written. */
+  isFull = false;
   #agent: AgentEntry | undefined;
   readonly #vms = new Map<VmId, VmEntry>();
   #facts: { readonly numbered: Numbered; readonly writtenAt: number }[] = [];
@@ -29,22 +31,20 @@ export class HostDisk {
   }
 
   journal(life: Life, atWrite: AtWrite): JournalDisk {
-    const write = (what: string, fn: () => void): void => {
-      if (!life.isOver) atWrite(what, fn);
-    };
+    const write = this.#writer(life, atWrite);
     return {
       agent: () => this.#agent,
       vms: () => [...this.#vms.values()],
       writeAgent: (entry) => write('agent', () => (this.#agent = entry)),
       writeVm: (entry) => write(entry.part.kind, () => this.#vms.set(entry.vm, entry)),
-      removeVm: (id) => write('forget', () => this.#vms.delete(id)),
+      removeVm: (id) => {
+        if (!life.isOver) atWrite('forget', () => this.#vms.delete(id));
+      },
     };
   }
 
   facts(life: Life, atWrite: AtWrite): FactDisk {
-    const write = (what: string, fn: () => void): void => {
-      if (!life.isOver) atWrite(what, fn);
-    };
+    const write = this.#writer(life, atWrite);
     return {
       read: () => this.#facts.map(({ numbered }) => numbered),
       append: (numbered) =>
@@ -58,6 +58,14 @@ export class HostDisk {
             return false;
           });
         }),
+    };
+  }
+
+  #writer(life: Life, atWrite: AtWrite) {
+    return (what: string, fn: () => void): void => {
+      if (life.isOver) return;
+      if (this.isFull) throw new Error('ENOSPC: no space left on device');
+      atWrite(what, fn);
     };
   }
 

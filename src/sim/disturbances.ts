@@ -29,6 +29,8 @@ export type Disturbance =
   | { readonly kind: 'kill-guard' | 'freeze-guard'; readonly host: string; readonly forMs: number }
   /** The host does not reach its shared pool. */
   | { readonly kind: 'pool'; readonly host: string; readonly reach: 'broken' | 'hung'; readonly forMs: number }
+  /** What its agent keeps finds no room. */
+  | { readonly kind: 'full-disk'; readonly host: string; readonly forMs: number }
   | { readonly kind: 'bmc-away'; readonly host: string; readonly forMs: number };
 
 type Kind = Disturbance['kind'];
@@ -51,6 +53,7 @@ const weights: Readonly<Record<Kind, number>> = {
   'freeze-guard': 2,
   pool: 3,
   'bmc-away': 2,
+  'full-disk': 3,
 };
 
 const pauseMs = { light: 40_000, heavy: 9000 } as const;
@@ -215,6 +218,11 @@ export class Disturber {
         pool.reach = disturbance.reach;
         return until(disturbance.forMs, () => (pool.reach = 'well'));
       }
+      case 'full-disk': {
+        const { disk } = world.host(disturbance.host);
+        disk.isFull = true;
+        return until(disturbance.forMs, () => (disk.isFull = false));
+      }
       case 'bmc-away': {
         const host = world.host(disturbance.host);
         if (host.bmc !== 'answers') return;
@@ -265,6 +273,7 @@ export class Disturber {
       case 'freeze-guard':
         return this.#isLeftAlone(host.agent) ? undefined : { kind, host: host.name, forMs };
       case 'bmc-away':
+      case 'full-disk':
         return { kind, host: host.name, forMs };
       case 'pool':
         return { kind, host: host.name, reach: this.#draw() < 0.5 ? 'broken' : 'hung', forMs };
