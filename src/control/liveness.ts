@@ -55,6 +55,11 @@ export class Liveness {
     return this.#clock.monotonic() - this.#of(host).at;
   }
 
+  /** When that was, by the monotonic clock. */
+  heardAt(host: HostId): number {
+    return this.#of(host).at;
+  }
+
   lastReportAt(host: HostId): number | null {
     return this.#hosts.get(host)?.wallAt ?? null;
   }

@@ -84,8 +84,8 @@ interface Inquiry {
 
 export class Recovery {
   readonly #parts: Parts;
-  /** Switched off by a person, and silent since. */
-  readonly #wereOff = new Set<HostId>();
+  /** Switched off by a person: when they were heard last before that. */
+  readonly #wereOff = new Map<HostId, number>();
   readonly #inquiries = new Map<HostId, Inquiry>();
   readonly #seenBy = new Map<HostId, { readonly at: number; readonly leases: readonly LeaseSeen[] }>();
   readonly #guards = new Map<HostId, { readonly bootId: string | undefined; readonly said: readonly GuardReport[] }>();
@@ -114,11 +114,11 @@ export class Recovery {
   }
 
   /**
-   * A person had it switched off, and it read off. If it has said nothing since, that proves it even when it was switched on again:
-   * it is not switched off once more while it boots.
+   * A person had it switched off, and it read off. If it has said nothing since, not even hello, that proves it even when it was switched
+   * on again: it is not switched off once more while it boots.
    */
   wasOff(host: HostId): void {
-    this.#wereOff.add(host);
+    this.#wereOff.set(host, this.#parts.liveness.heardAt(host));
   }
 
   onLeaseAnswer(host: HostId, answer: LeaseAnswer): void {
@@ -284,7 +284,9 @@ export class Recovery {
         asleep: sleepsOnPurpose(this.#parts, host),
         bootId: inventory.kernelBootId,
         power:
-          silentMs !== null && this.#wereOff.has(id) ? { kind: 'off' } : powerKnown(host, inquiry, clock.monotonic()),
+          silentMs !== null && this.#wereOff.get(id) === liveness.heardAt(id)
+            ? { kind: 'off' }
+            : powerKnown(host, inquiry, clock.monotonic()),
         stakes: silentMs === null ? [] : this.#stakes({ ...host, inventory }),
         sightings: silentMs === null ? [] : this.#sightings(id),
         taken: [...(inquiry?.taken ?? [])],

@@ -59,3 +59,17 @@ test('A store that answers late, in beats of many changes, keeps nobody from fin
   await fleet.pass(20_000);
   expect(records.findHost('h1').fenced).toMatchObject({ proof: 'power-off' });
 });
+
+test('That a host read off counts no more once it has said hello, though it fell silent before its first report.', async () => {
+  const h1 = fleet.agent('h1');
+  h1.channel?.close('its host is switched off');
+  await fleet.pass(4_000);
+  fleet.plane.recovery.wasOff(fleet.plane.fleet.findHost('h1').id);
+  h1.inventory = { ...h1.inventory, kernelBootId: 'the next boot' };
+  await h1.connect();
+  await fleet.run('web1', 'h1');
+  h1.channel?.close('cut off');
+  await fleet.pass(8_000);
+  expect(fleet.plane.fleet.findHost('h1').fenced).toBeNull();
+  expect(fleet.vm('web1')).toMatchObject({ host: fleet.plane.fleet.findHost('h1').id, state: { kind: 'running' } });
+});
