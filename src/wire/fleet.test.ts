@@ -78,13 +78,18 @@ describe('the snapshot file', () => {
     const text = JSON.stringify(small, null, 2);
     for (let length = 0; length < text.length; length += 7) {
       expect(errorOf(text.slice(0, length)).message).toMatch(
-        /^fleet\.json, line \d+: it ends too early: it was cut off\.$/,
+        /^fleet\.json, line \d+, column \d+: it ends too early: it was cut off\.$/,
       );
     }
   });
 
   it('that is no JSON at all is refused', () => {
-    expect(errorOf('{"drover-fleet": 1,\n hosts: 3}').message).toBe('fleet.json, line 2: this is not JSON.');
+    expect(errorOf('{"drover-fleet": 1,\n hosts: 3}').message).toBe('fleet.json, line 2, column 2: this is not JSON.');
+    expect(errorOf('{"drover-fleet": 1,\n"hosts": [NaN]}').message).toBe(
+      'fleet.json, line 2, column 11: this is not JSON.',
+    );
+    expect(errorOf('{"drover-fleet": 1,}').message).toBe('fleet.json, line 1, column 20: this is not JSON.');
+    expect(errorOf('\u{FEFF}[]').message).toBe('fleet.json: expected object, received array.');
   });
 });
 

@@ -166,14 +166,35 @@ function broken(file: string, where: string, what: string, cause?: unknown): Use
 
 function jsonOf(text: string, file: string): unknown {
   try {
-    return JSON.parse(text);
+    return JSON.parse(text.replace(/^\uFEFF/, '')); // editors of Windows begin files so
+  } catch (error) {
+    const at = goodUntil(text);
+    const lines = text.slice(0, at).split('\n');
+    const place = `line ${lines.length}, column ${(lines.at(-1) ?? '').length + 1}`;
+    const cutOff = at >= text.trimEnd().length;
+    throw broken(file, place, cutOff ? 'it ends too early: it was cut off' : 'this is not JSON', error);
+  }
+}
+
+/** How much of it could be the beginning of JSON. The parser names the place of some mistakes only. */
+function goodUntil(text: string): number {
+  let good = 0;
+  for (let bad = text.length + 1; bad - good > 1;) {
+    const middle = Math.floor((good + bad) / 2);
+    if (couldGoOn(text.slice(0, middle))) good = middle;
+    else bad = middle;
+  }
+  return good;
+}
+
+function couldGoOn(beginning: string): boolean {
+  try {
+    JSON.parse(beginning);
+    return true;
   } catch (error) {
     const message = messageOf(error);
     const [, position] = /at position (\d+)/.exec(message) ?? [];
-    const at = position === undefined ? text.length : Number(position);
-    const line = text.slice(0, at).split('\n').length;
-    const cutOff = text.trim() === '' || at >= text.trimEnd().length || /end of JSON|Unterminated/.test(message);
-    throw broken(file, `line ${line}`, cutOff ? 'it ends too early: it was cut off' : 'this is not JSON', error);
+    return /end of JSON|Unterminated/.test(message) || Number(position ?? -1) >= beginning.length;
   }
 }
 
