@@ -262,7 +262,11 @@ describe('a plan', () => {
     expect(plans()).toHaveLength(1);
     const other = await proposed();
     await live(16 * minute);
-    await expect(fleet.plane.distributor.accept(other.id, 'ann')).rejects.toMatchObject({ code: 'wrong-state' });
+    await expect(fleet.plane.distributor.accept(other.id, 'ann')).rejects.toMatchObject({
+      code: 'wrong-state',
+      message: `The plan ${other.id} is expired: nobody accepted it in time.`,
+      hint: 'Ask for a new one: drover balance.',
+    });
     expect(moves()).toEqual([]);
   });
 
@@ -322,7 +326,10 @@ describe('a plan', () => {
     const plan = await proposed();
     await set({ movesAtOnce: 1 });
     await fleet.plane.distributor.accept(plan.id, 'ann');
-    await expect(fleet.plane.distributor.accept(plan.id, 'ann')).rejects.toMatchObject({ code: 'wrong-state' });
+    await expect(fleet.plane.distributor.accept(plan.id, 'ann')).rejects.toMatchObject({
+      code: 'wrong-state',
+      hint: expect.stringContaining('drover balance cancel'),
+    });
     await fleet.pass(2_000);
     await fleet.plane.distributor.cancel('ann', false);
     await live(2 * minute);

@@ -531,11 +531,19 @@ export class Distributor {
 
 /** @throws UserError wrong-state */
 function proposedPlan(plan: PlanRecord, now: number): PlanRecord {
-  const { state } = plan;
+  const { id, goal, state } = plan;
   if (state.kind === 'proposed' && state.until > now) return plan;
+  if (state.kind === 'running') {
+    throw new UserError(
+      'wrong-state',
+      `The plan ${id} is being carried out already.`,
+      'See how far it is: drover balance status. To begin nothing more of it: drover balance cancel.',
+    );
+  }
+  const because = 'because' in state ? `: ${state.because}` : '';
   throw new UserError(
     'wrong-state',
-    `The plan ${plan.id} is ${state.kind === 'proposed' ? 'expired' : state.kind}.`,
-    'Ask for a new one: drover balance.',
+    `The plan ${id} is ${state.kind === 'proposed' ? 'expired' : state.kind}${because}.`,
+    `Ask for a new one: drover ${goal === 'consolidate' ? 'consolidate' : 'balance'}.`,
   );
 }
