@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { UserError } from '../model/failure.ts';
 import type { BalanceView, PlanView } from '../wire/balance.ts';
 import { fakeServer, run, type FakeServer, type Handlers } from './fake-server.ts';
 
@@ -170,11 +171,27 @@ describe('drover balance', () => {
     'set --quiet-hours 22-6',
     'set --quiet-hours 06:00-06:00',
     'set --cpu-limit much',
+    'set --cpu-limit 0.8',
+    'set --level 6',
+    'set --measure-after 1ms',
+    'set',
+    '--max-moves 0',
     'now',
   ])('%s is not understood, and the server is not asked', async (line) => {
     const fake = await serve({});
     expect(await run(`balance ${line}`, { server: fake.url }).code).toBe(2);
     expect(fake.calls).toEqual([]);
+  });
+
+  it('does not blame the address for what the server itself says', async () => {
+    const { url } = await serve({
+      makePlan: () => {
+        throw new UserError('unavailable', 'No plan can be made now.', 'Try again in a moment.');
+      },
+    });
+    const it = run('balance', { server: url });
+    expect(await it.code).toBe(1);
+    expect(it.stderr).toBe('error: No plan can be made now.\n  next: Try again in a moment.\n');
   });
 
   it('status says what stands out, and why nothing is begun', async () => {

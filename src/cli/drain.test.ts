@@ -163,6 +163,25 @@ describe('drover host drain', () => {
     expect(lines.at(-1)?.state).toBe('drained');
   });
 
+  it.each(['--dry-run', '--watch', '--allow-cold', '--because rain', '--max-moves-at-once 3'])(
+    'with --cancel and %s does nothing at all, exit code 2',
+    async (more) => {
+      const { url, calls } = await serve({ cancelDrain: () => aDrain({ state: 'cancelled' }) });
+      const it = run(`host drain h1 --cancel ${more}`, { server: url });
+      expect(await it.code).toBe(2);
+      expect(it.stderr).toContain("Option '--cancel' cannot be used with option");
+      expect(calls).toEqual([]);
+    },
+  );
+
+  it('of a host whose name is empty asks no server, exit code 2', async () => {
+    const { url, calls } = await serve({});
+    const it = run(['host', 'drain', ''], { server: url });
+    expect(await it.code).toBe(2);
+    expect(it.stderr).toContain('error: <host> is empty.');
+    expect(calls).toEqual([]);
+  });
+
   it('with --cancel cancels, and says what had left', async () => {
     const cancelled = aDrain({
       state: 'cancelled',
@@ -307,6 +326,8 @@ describe('drover fleet roll', () => {
     [['--selector', 'rack=2'], 'No host is chosen.'],
     [['--selector', 'rack'], "'rack' is not a label."],
     [['--settle', '5'], "'5' is not a duration."],
+    [['--command', ' '], 'The command is empty.'],
+    [['--max-moves-at-once', '65'], '--max-moves-at-once 65 is too large.'],
   ])('%j: exit code 2', async (more, says) => {
     const { url } = await serve(handlers());
     const it = run(line(...more), { server: url });

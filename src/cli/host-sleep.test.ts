@@ -119,6 +119,22 @@ describe('drover energy', () => {
     expect(out).toMatch(/h3 +may sleep +it is empty/);
   });
 
+  it.each([
+    ['energy --since 2026-02-31', "'2026-02-31' is no time back and no day."],
+    ['energy --since 2999-01-01', '2999-01-01 is still to come.'],
+    ['energy --tolerate 1', '--tolerate is about --plan.'],
+    ['energy --plan --by vm', "Option '--plan' cannot be used with option '--by"],
+    ['energy --plan --tolerate 101', '--tolerate 101 is too large.'],
+    ['host watts h3 --idle -5 --max 3', "--idle '-5' is not a number."],
+    ['host watts h3 --idle 1 --max 2 --unset', "Option '--unset' cannot be used with option '--idle"],
+    ['host sleep-way h3 off --mac 52:54:00:aa:bb:cc', '--mac means nothing with off.'],
+    ['host sleep-way h3 suspend --mac zz', "'zz' is no address of a card."],
+  ])('%s: says what is wrong, exit code 2, and the server is not asked', async (line, says) => {
+    const { code, err, bodies } = await cli(line, {});
+    expect([code, bodies]).toEqual([2, []]);
+    expect(err).toContain(says);
+  });
+
   it('--since nonsense is not understood, and the server is not asked', async () => {
     const { code, err, bodies } = await cli('energy --since yesterday', {});
     expect([code, bodies]).toEqual([2, []]);

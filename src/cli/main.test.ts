@@ -82,7 +82,7 @@ describe('a mistake on the command line', () => {
     ['migrate web1 --max-downtime 300', "'300' is not a duration.", '300ms'],
     ['migrate web1 --max-downtime -5ms', "'-5ms' is not a duration.", '300ms'],
     ['migrate web1 --max-bandwidth 1Gb', "'1Gb' is not a data rate.", '1Gbit'],
-    ['migrate web1 --parallel-streams many', "'many' is not a number", 'whole number'],
+    ['migrate web1 --parallel-streams many', "'many' is not a whole number", 'whole number'],
     ['vm create web1 --image a --memory 1GB', "'1GB' is not a size.", '1GiB'],
     ['vm create web1 --image a --label x', "'x' is not a label.", 'key=value'],
     ['vm create web1', 'web1 has nothing to boot from.', '--image'],

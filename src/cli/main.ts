@@ -114,6 +114,7 @@ Examples:
 Exit codes:
   0 done  1 failed  2 usage  3 not converged, cancelled, or guests remain  4 refused  5 not found  130 interrupted`,
     );
+  program.hook('preAction', (_, command) => refuseEmpty(command));
   addHost(program, context);
   addVm(program, context);
   addMigrate(program, context);
@@ -134,6 +135,17 @@ Exit codes:
   addBackup(program, context);
   addCompletion(program, context);
   addPrograms(program);
+}
+
+/** A name that is empty is one that a script did not find: said here for all commands. @throws UserError invalid-input */
+function refuseEmpty({ registeredArguments, processedArgs }: Command): void {
+  const empty = registeredArguments.find((_, at) => processedArgs[at] === '');
+  if (empty === undefined) return;
+  throw new UserError(
+    'invalid-input',
+    `<${empty.name()}> is empty.`,
+    'Write what is meant in its place; --help says more.',
+  );
 }
 
 /** Programs of their own: here for the help and for "did you mean" only; src/main.ts starts them. */
@@ -179,7 +191,9 @@ function report(error: unknown, context: Context): number {
     const kind = userErrorCodes[error.code];
     const connection = context.connection();
     const whence =
-      kind === 'unavailable' && connection ? ` (The address ${connection.server} is from ${connection.saidBy}.)` : '';
+      kind === 'unavailable' && error.cause !== undefined && connection
+        ? ` (The address ${connection.server} is from ${connection.saidBy}.)`
+        : '';
     say(error.message, `${error.hint}${whence}`);
     if (env['DROVER_DEBUG'] === '1' && error.cause !== undefined) context.say(messageOf(error.cause));
     return exitCodeOfClass[kind];

@@ -42,7 +42,11 @@ describe('drover plan', () => {
     [['plan', fleet, '--goal', 'drain'], 'Which host is it about?'],
     [['plan', fleet, '--goal', 'drain', '--host', 'h9'], "'h9' is no host of this fleet."],
     [['plan', fleet, '--host', 'h1'], '--host means nothing with --goal balance.'],
-    [['plan', fleet, '--max-moves', '-1'], 'Use a whole number of 0 or more.'],
+    [
+      ['plan', fleet, '--goal', 'consolidate', '--objective', 'peak'],
+      '--objective means nothing with --goal consolidate.',
+    ],
+    [['plan', fleet, '--max-moves', '-1'], 'Use a whole number from 0 to 1000000000000.'],
     [['plan', fleet, '--util', 'x'], '--util goes with --from hbal.'],
     [['plan', file('cut.json', '{"drover-fleet": 1,')], 'it was cut off'],
     [['plan', '--from', 'hbal', file('c.data', 'g|g|preferred||\n')], 'there are no nodes'],

@@ -137,9 +137,14 @@ describe('drover task run', () => {
   });
 
   it.each([
-    ['task run --cpus zero -- true', 'not a number of CPUs'],
+    ['task run --cpus zero -- true', "--cpus 'zero' is not a number"],
     ['task run --selector batch -- true', 'is not a label'],
-    ['task run --count 0 -- true', 'no number of tasks'],
+    ['task run --count 0 -- true', '--count 0 is too small'],
+    ['task run --timeout 8d -- true', 'is not a duration'],
+    ['task run --timeout 169h -- true', 'with 1s to 168h'],
+    ['task run --retry 11 -- true', '--retry 11 is too large'],
+    ['task run --memory 5TiB -- true', '--memory 5TiB is too large'],
+    ['task list --limit 0', '--limit 0 is too small'],
     ['task run', 'missing required argument'],
   ])('%s is refused before anything is asked', async (words, says) => {
     const fake = await serve({});

@@ -320,8 +320,8 @@ function checkedInput(endpoint: Endpoint, request: FastifyRequest): CheckedInput
     const unknownField = result.error.issues.some((issue) => issue.code === 'unrecognized_keys');
     throw new UserError(
       unknownField ? 'unknown-field' : 'invalid-input',
-      `The ${what} is not as it should be:\n${z.prettifyError(result.error)}`,
-      `What is understood is in ${apiPrefix}/openapi.json; \`drover --help\` shows the same for people.`,
+      `The ${what} is not as it should be: ${issuesInWords(result.error)}.`,
+      `What is understood is in ${apiPrefix}/openapi.json, and for the command line in the --help of each command.`,
     );
   };
   return {
@@ -330,6 +330,13 @@ function checkedInput(endpoint: Endpoint, request: FastifyRequest): CheckedInput
     query: parse(endpoint.query, request.query, 'query') as CheckedInput['query'],
     body: parse(endpoint.body, request.body, 'body'),
   };
+}
+
+/** "maxMoves: Too small: expected number to be >=1; dryRun: ..." */
+function issuesInWords({ issues }: z.ZodError): string {
+  return issues
+    .map(({ path, message }) => [...(path.length > 0 ? [path.join('.')] : []), message].join(': '))
+    .join('; ');
 }
 
 function idempotencyOf(name: EndpointName, endpoint: Endpoint, request: FastifyRequest): Call['request'] {

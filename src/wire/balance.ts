@@ -17,7 +17,7 @@ const goal = z
   .describe('balance: over all hosts that are awake; consolidate: on few hosts, the others sleep');
 const stepState = z.enum(['due', 'moving', 'done', 'failed', 'left']);
 
-const settingsShape = {
+export const balanceSettingsShape = {
   mode,
   goal,
   level,
@@ -54,7 +54,7 @@ const settingsShape = {
 
 /** What is left out stays. */
 export const balanceChanges = z
-  .object(settingsShape)
+  .object(balanceSettingsShape)
   .partial()
   .strict()
   .refine((changes) => Object.keys(changes).length > 0, 'nothing is to be changed');
@@ -138,7 +138,7 @@ export const decisionView = z.object({
 export type DecisionView = z.infer<typeof decisionView>;
 
 export const balanceView = z.object({
-  settings: z.object(settingsShape),
+  settings: z.object(balanceSettingsShape),
   caution: z.object({
     factor: z.number().describe('1: none of its moves has failed to pay lately'),
     whole: z.number().describe('of level and experience, as the planner is given it'),

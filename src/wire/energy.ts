@@ -5,7 +5,7 @@ import { macPattern } from '../model/sleep.ts';
 const timeMs = z.number().describe('ms since the epoch');
 const hostParams = z.object({ host: z.string().min(1).max(100).describe('name or id') });
 const because = z.string().min(1).max(500);
-const watts = z.number().min(0).max(100_000);
+export const watts = z.number().min(0).max(100_000);
 
 const sleepWay = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('off') }).strict(),

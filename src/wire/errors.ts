@@ -52,7 +52,8 @@ export function problemOf(error: UserError): Problem {
 export function userErrorOf(body: unknown, status: number): UserError {
   const parsed = problem.safeParse(body);
   if (!parsed.success) {
-    return new UserError('unavailable', `The server answered with status ${status}.`, "Look at the server's log.");
+    const words = `The server answered with status ${status}.`;
+    return new UserError('unavailable', words, "Look at the server's log.", { cause: parsed.error });
   }
   return new UserError(
     isCode(parsed.data.code) ? parsed.data.code : 'unavailable',

@@ -2,13 +2,21 @@
 import type { Command } from 'commander';
 import { UserError } from '../../model/failure.ts';
 import { balanceModes, distributionGoals } from '../../model/distribution.ts';
-import { MiB, formatBytes, formatMs, parseDurationMs } from '../../model/units.ts';
-import type { BalanceChanges, BalanceView, DecisionView, PlanView } from '../../wire/balance.ts';
+import { MiB, formatBytes, formatMs } from '../../model/units.ts';
+import {
+  balanceEndpoints,
+  balanceSettingsShape,
+  type BalanceChanges,
+  type BalanceView,
+  type DecisionView,
+  type PlanView,
+} from '../../wire/balance.ts';
 import { exitCodes, Interrupted, interruptible, type Context } from '../context.ts';
 import { details, table } from '../table.ts';
-import { parseCount } from './migrate.ts';
+import { limitsOf, parseCount, parseDurationWithin, parseNumber, type Limited } from '../numbers.ts';
 
 const pollMs = 500;
+const maxMovesLimits = limitsOf(balanceEndpoints.makePlan.body.shape.maxMoves.unwrap());
 
 interface BalanceFlags {
   readonly dryRun?: true;
@@ -58,7 +66,11 @@ export function addBalance(program: Command, context: Context): void {
     .option('--limit <n>', 'how many', '20')
     .addHelpText('after', '\nExample:\n  $ drover balance history')
     .action(async ({ limit }: { limit: string }) => {
-      const list = await context.client().listDecisions({ query: { limit: parseCount(limit, '--limit') } });
+      const list = await context.client().listDecisions({
+        query: {
+          limit: parseCount(limit, '--limit', limitsOf(balanceEndpoints.listDecisions.query.shape.limit.unwrap())),
+        },
+      });
       context.print(list, () => (list.length === 0 ? 'the distributor has moved nothing yet' : historyTable(list)));
     });
   addRecommendations(program, context);
@@ -159,22 +171,35 @@ function addSet(balance: Command, context: Context): void {
 function changesOf(flags: SetFlags): BalanceChanges {
   const given = <T>(name: string, text: string | undefined, parse: (text: string) => T): Record<string, T> =>
     text === undefined ? {} : { [name]: parse(text) };
-  const count = (option: string) => (text: string) => parseCount(text, option);
-  return {
+  const { level, movesAtOnce, movesPerHost, movesPerHour, dwellMs, unevenForMs, measureAfterMs, vcpuRatio, cpuLimit } =
+    balanceSettingsShape;
+  const count = (option: string, of: Limited) => (text: string) => parseCount(text, option, limitsOf(of));
+  const duration = (option: string, of: Limited) => (text: string) => parseDurationWithin(text, option, limitsOf(of));
+  const [leastShare, mostShare] = limitsOf(cpuLimit);
+  const changes = {
     ...(flags.mode === undefined ? {} : { mode: parseMode(flags.mode) }),
     ...(flags.goal === undefined ? {} : { goal: parseGoal(flags.goal) }),
-    ...given('level', flags.level, count('--level')),
+    ...given('level', flags.level, count('--level', level)),
     ...(flags.quietHours === undefined ? {} : { quietHours: parseQuietHours(flags.quietHours) }),
     ...given('timeZone', flags.timeZone, String),
-    ...given('movesAtOnce', flags.maxMovesAtOnce, count('--max-moves-at-once')),
-    ...given('movesPerHost', flags.maxMovesPerHost, count('--max-moves-per-host')),
-    ...given('movesPerHour', flags.maxMovesPerHour, count('--max-moves-per-hour')),
-    ...given('dwellMs', flags.dwell, parseDurationMs),
-    ...given('unevenForMs', flags.unevenFor, parseDurationMs),
-    ...given('measureAfterMs', flags.measureAfter, parseDurationMs),
-    ...given('vcpuRatio', flags.vcpuRatio, (text) => parseNumber(text, '--vcpu-ratio')),
-    ...given('cpuLimit', flags.cpuLimit, (text) => parseNumber(text.replace(/ ?%$/, ''), '--cpu-limit') / 100),
+    ...given('movesAtOnce', flags.maxMovesAtOnce, count('--max-moves-at-once', movesAtOnce)),
+    ...given('movesPerHost', flags.maxMovesPerHost, count('--max-moves-per-host', movesPerHost)),
+    ...given('movesPerHour', flags.maxMovesPerHour, count('--max-moves-per-hour', movesPerHour)),
+    ...given('dwellMs', flags.dwell, duration('--dwell', dwellMs)),
+    ...given('unevenForMs', flags.unevenFor, duration('--uneven-for', unevenForMs)),
+    ...given('measureAfterMs', flags.measureAfter, duration('--measure-after', measureAfterMs)),
+    ...given('vcpuRatio', flags.vcpuRatio, (text) => parseNumber(text, '--vcpu-ratio', limitsOf(vcpuRatio))),
+    ...given('cpuLimit', flags.cpuLimit, (text) => {
+      const percent = parseNumber(text.replace(/ ?%$/, ''), '--cpu-limit', [100 * leastShare, 100 * mostShare]);
+      return percent / 100;
+    }),
   };
+  if (Object.keys(changes).length > 0) return changes;
+  throw new UserError(
+    'invalid-input',
+    'Nothing is to be changed.',
+    'Name a setting, for example --mode manual; `drover balance set --help` lists them.',
+  );
 }
 
 function parseMode(text: string): BalanceView['settings']['mode'] {
@@ -187,11 +212,6 @@ function parseGoal(text: string): BalanceView['settings']['goal'] {
   const found = distributionGoals.find((goal) => goal === text);
   if (found !== undefined) return found;
   throw new UserError('invalid-input', `There is no goal '${text}'.`, `Use --goal ${distributionGoals.join(' or ')}.`);
-}
-
-function parseNumber(text: string, option: string): number {
-  if (/^\d+(\.\d+)?$/.test(text)) return Number(text);
-  throw new UserError('invalid-input', `${option} '${text}' is not a number.`, `Write ${option} 2.`);
 }
 
 function parseQuietHours(text: string): { from: number; to: number }[] {
@@ -214,7 +234,8 @@ function parseMinute(text: string): number | undefined {
 async function plan(context: Context, goal: 'balance' | 'consolidate', flags: BalanceFlags): Promise<void> {
   const client = context.client();
   const { stdin, stderr } = context.surroundings;
-  const maxMoves = flags.maxMoves === undefined ? {} : { maxMoves: parseCount(flags.maxMoves, '--max-moves') };
+  const maxMoves =
+    flags.maxMoves === undefined ? {} : { maxMoves: parseCount(flags.maxMoves, '--max-moves', maxMovesLimits) };
   const view = await client.makePlan({ body: { goal, ...maxMoves, dryRun: flags.dryRun ?? false } });
   const { id } = view;
   if (id === null || (!flags.yes && !stdin.isTTY)) {

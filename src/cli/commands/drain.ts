@@ -1,13 +1,12 @@
 /** `drover host drain` and `undrain`, `drover drains`, `drover drain show|watch`: hosts that are emptied for a while. */
-import type { Command } from 'commander';
-import { UserError } from '../../model/failure.ts';
+import { Option, type Command } from 'commander';
 import { formatMs } from '../../model/units.ts';
-import type { DrainView } from '../../wire/drains.ts';
+import { drainBody, type DrainView } from '../../wire/drains.ts';
 import { exitCodes, named, type Context } from '../context.ts';
 import { drainExitCode, drainOutcome, planWords } from '../drain-words.ts';
 import { followDrain } from '../follow-drain.ts';
 import { details, table } from '../table.ts';
-import { parseCount } from './migrate.ts';
+import { limitsOf, parseCount } from '../numbers.ts';
 
 interface Flags {
   readonly because?: string;
@@ -33,8 +32,13 @@ export function addHostDrain(host: Command, context: Context): void {
     .option('--allow-cold', 'VMs that cannot move live are shut down and started elsewhere')
     .option('--dry-run', 'say how long it takes and what cannot leave; change nothing')
     .option('--watch', 'show it live, also one that is under way')
-    .option('--no-wait', 'return as soon as it has begun')
-    .option('--cancel', 'stop it: open moves are cancelled where they can be, what has left stays where it is')
+    .addOption(new Option('--no-wait', 'return as soon as it has begun').conflicts('watch'))
+    .addOption(
+      new Option(
+        '--cancel',
+        'stop it: open moves are cancelled where they can be, what has left stays where it is',
+      ).conflicts(['dryRun', 'because', 'maxMovesAtOnce', 'allowCold', 'watch']),
+    )
     .option('-y, --yes', 'do not ask, also when some VMs cannot leave')
     .addHelpText(
       'after',
@@ -99,7 +103,7 @@ async function drain(context: Context, name: string, flags: Flags): Promise<void
   const params = { host: name };
   const body = {
     because: flags.because ?? null,
-    movesAtOnce: countOf(flags),
+    movesAtOnce: parseMovesAtOnce(flags.maxMovesAtOnce),
     allowCold: flags.allowCold ?? null,
   };
   const plan = await client.drainHost({ params, body: { ...body, dryRun: true } });
@@ -127,7 +131,7 @@ async function isMeant(context: Context, plan: DrainView, flags: Flags): Promise
 async function undrain(context: Context, name: string, flags: Flags): Promise<void> {
   const client = context.client();
   const params = { host: name };
-  const movesAtOnce = countOf(flags);
+  const movesAtOnce = parseMovesAtOnce(flags.maxMovesAtOnce);
   if (flags.dryRun) {
     const plan = await client.undrainHost({ params, body: { movesAtOnce, dryRun: true } });
     context.print(plan, () => `${planWords(plan)}\nnothing was changed`);
@@ -157,11 +161,10 @@ async function end(context: Context, first: DrainView, flags: Pick<Flags, 'wait'
   context.end(drainExitCode(view));
 }
 
-function countOf({ maxMovesAtOnce }: Flags): number | null {
-  if (maxMovesAtOnce === undefined) return null;
-  const count = parseCount(maxMovesAtOnce, '--max-moves-at-once');
-  if (count >= 1 && count <= 64) return count;
-  throw new UserError('invalid-input', `${count} moves at once cannot be.`, 'Write a number from 1 to 64.');
+/** Null: as it is. @throws UserError invalid-input */
+export function parseMovesAtOnce(text: string | undefined): number | null {
+  if (text === undefined) return null;
+  return parseCount(text, '--max-moves-at-once', limitsOf(drainBody.shape.movesAtOnce.unwrap().unwrap()));
 }
 
 function drainTable(list: readonly DrainView[]): string {

@@ -3,8 +3,9 @@ import type { Command } from 'commander';
 import { Option } from 'commander';
 import { UserError } from '../../model/failure.ts';
 import { parseDurationMs } from '../../model/units.ts';
-import type { EnergyView, PowerPlanView } from '../../wire/energy.ts';
+import { energyEndpoints, type EnergyView, type PowerPlanView } from '../../wire/energy.ts';
 import type { Context } from '../context.ts';
+import { limitsOf, parseCount } from '../numbers.ts';
 import { table } from '../table.ts';
 
 interface Flags {
@@ -22,19 +23,26 @@ export function addEnergy(program: Command, context: Context): void {
     .description('energy of hosts and VMs, measured or modelled, and what sleeping hosts saved')
     .option('--since <when>', 'a time back (24h, 7d) or a day (2026-03-01); whole days are shown', '7d')
     .addOption(new Option('--by <what>', 'a row for each').choices(['host', 'vm']).default('host'))
-    .option('--plan', 'instead: which hosts could sleep now, which must be woken, and why')
+    .addOption(
+      new Option('--plan', 'instead: which hosts could sleep now, which must be woken, and why').conflicts([
+        'since',
+        'by',
+      ]),
+    )
     .option('--tolerate <hosts>', 'with --plan: as if room for so many dead hosts were to be kept awake')
     .addHelpText('after', '\nExamples:\n  $ drover energy --since 30d --by vm\n  $ drover energy --plan')
     .action(async (flags: Flags) => {
       const client = context.client();
+      const { tolerate } = flags;
       if (flags.plan) {
-        const { tolerate } = flags;
-        if (tolerate !== undefined && !/^\d+$/.test(tolerate)) {
-          throw new UserError('invalid-input', `'${tolerate}' is not a number of hosts.`, 'Write --tolerate 1.');
-        }
+        const limits = limitsOf(energyEndpoints.getPowerPlan.query.shape.tolerate.unwrap());
+        if (tolerate !== undefined) parseCount(tolerate, '--tolerate', limits);
         const plan = await client.getPowerPlan({ query: tolerate === undefined ? {} : { tolerate } });
         context.print(plan, () => planWords(plan));
         return;
+      }
+      if (tolerate !== undefined) {
+        throw new UserError('invalid-input', '--tolerate is about --plan.', 'Write drover energy --plan --tolerate 1.');
       }
       const since = sinceOf(flags.since, context.surroundings.clock.now());
       const view = await client.getEnergy({ query: { since: String(since), by: flags.by } });
@@ -46,9 +54,23 @@ export function addEnergy(program: Command, context: Context): void {
 function sinceOf(text: string, now: number): number {
   const days = /^(\d{1,4})d$/.exec(text)?.[1];
   if (days !== undefined) return now - Number(days) * dayMs;
-  if (/^\d{4}-\d\d-\d\d$/.test(text) && !Number.isNaN(Date.parse(text))) return Date.parse(text);
+  if (isDay(text)) {
+    const at = Date.parse(text);
+    if (at <= now) return at;
+    throw new UserError(
+      'invalid-input',
+      `${text} is still to come.`,
+      'Write a day that has begun, or a time back: 7d.',
+    );
+  }
   if (/^\d+(\.\d+)?\s*(m|h)$/.test(text)) return now - parseDurationMs(text);
   throw new UserError('invalid-input', `'${text}' is no time back and no day.`, 'Write 24h, 7d or 2026-03-01.');
+}
+
+/** 2026-02-31 would be taken for a day of March. */
+function isDay(text: string): boolean {
+  if (!/^\d{4}-\d\d-\d\d$/.test(text) || Number.isNaN(Date.parse(text))) return false;
+  return new Date(text).toISOString().startsWith(text);
 }
 
 const kWh = (wh: number): string => `${(wh / 1000).toFixed(wh < 10_000 ? 3 : 1)}`;

@@ -12,7 +12,7 @@ import { drainExitCode, drainOutcome, planWords } from '../drain-words.ts';
 import { followDrain } from '../follow-drain.ts';
 import { followSleep } from './host-sleep.ts';
 import { collect, hasLabels, parseSelector } from '../labels.ts';
-import { parseCount } from './migrate.ts';
+import { parseMovesAtOnce } from './drain.ts';
 
 interface Flags {
   readonly command: string;
@@ -59,9 +59,15 @@ Examples:
 }
 
 async function roll(context: Context, flags: Flags): Promise<void> {
+  if (flags.command.trim() === '') {
+    throw new UserError(
+      'invalid-input',
+      'The command is empty.',
+      "Write what is to be run: --command './update.sh {host}'.",
+    );
+  }
   const times = { healthMs: parseDurationMs(flags.healthTimeout), settleMs: parseDurationMs(flags.settle) };
-  const movesAtOnce =
-    flags.maxMovesAtOnce === undefined ? null : parseCount(flags.maxMovesAtOnce, '--max-moves-at-once');
+  const movesAtOnce = parseMovesAtOnce(flags.maxMovesAtOnce);
   const ask = {
     because: flags.because ?? `rolling: ${flags.command}`.slice(0, 500),
     movesAtOnce,

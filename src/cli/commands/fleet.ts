@@ -3,7 +3,9 @@ import { writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { UserError, messageOf } from '../../model/failure.ts';
+import { balanceSettingsShape } from '../../wire/balance.ts';
 import type { Context } from '../context.ts';
+import { limitsOf, parseCount } from '../numbers.ts';
 import { addFleetRoll } from './fleet-roll.ts';
 
 export function addFleet(program: Command, context: Context): void {
@@ -27,7 +29,8 @@ Example:
   $ drover fleet set --host-failures 1`,
     )
     .action(async (flags: { hostFailures: string }) => {
-      const hostFailuresTolerated = parseHostFailures(flags.hostFailures);
+      const limits = limitsOf(balanceSettingsShape.hostFailuresTolerated);
+      const hostFailuresTolerated = parseCount(flags.hostFailures, '--host-failures', limits);
       const { settings } = await context.client().setBalance({ body: { hostFailuresTolerated } });
       const lost = settings.hostFailuresTolerated;
       context.print(settings, () => `room is kept free for the VMs of ${lost} lost ${lost === 1 ? 'host' : 'hosts'}`);
@@ -47,15 +50,6 @@ Examples:
     )
     .action((file: string | undefined, flags: { force?: true }) => exportFleet(context, file, flags.force === true));
   addFleetRoll(fleet, context);
-}
-
-function parseHostFailures(text: string): number {
-  if (/^\d{1,3}$/.test(text)) return Number(text);
-  throw new UserError(
-    'invalid-input',
-    `'${text}' is not a number of hosts.`,
-    'Write --host-failures 1, or 0 for none.',
-  );
 }
 
 async function exportFleet(context: Context, name: string | undefined, force: boolean): Promise<void> {

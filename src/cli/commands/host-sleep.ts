@@ -2,9 +2,11 @@
 import { Option, type Command } from 'commander';
 import { UserError } from '../../model/failure.ts';
 import { formatMs } from '../../model/units.ts';
-import type { SleepView } from '../../wire/energy.ts';
+import { macPattern } from '../../model/sleep.ts';
+import { watts, type SleepView } from '../../wire/energy.ts';
 import { exitCodes, interruptible, named, type Context } from '../context.ts';
 import { collect } from '../labels.ts';
+import { limitsOf, parseNumber } from '../numbers.ts';
 
 interface Flags {
   readonly because?: string;
@@ -67,24 +69,30 @@ export function addHostSleep(host: Command, context: Context): void {
   host
     .command('watts <host>')
     .description('what a host draws, where nothing measures it')
-    .addOption(new Option('--idle <watts>', 'with nothing to do').argParser(Number))
-    .addOption(new Option('--max <watts>', 'with all cores busy').argParser(Number))
-    .option('--unset', 'by its number of cores again')
+    .option('--idle <watts>', 'with nothing to do')
+    .option('--max <watts>', 'with all cores busy')
+    .addOption(new Option('--unset', 'by its number of cores again').conflicts(['idle', 'max']))
     .addHelpText('after', '\nExample:\n  $ drover host watts h3 --idle 65 --max 210')
-    .action(async (name: string, { idle, max, unset }: { idle?: number; max?: number; unset?: true }) => {
+    .action(async (name: string, flags: { idle?: string; max?: string; unset?: true }) => {
       const params = { host: name };
+      const [idle, max] = [parseWatts(flags.idle, '--idle'), parseWatts(flags.max, '--max')];
       const both = idle !== undefined && max !== undefined;
-      if (both === (unset === true) || Number.isNaN(idle) || Number.isNaN(max)) {
+      if (both === (flags.unset === true)) {
         throw new UserError(
           'invalid-input',
           'Both numbers of watts are needed.',
           'Give --idle 65 --max 210, or --unset.',
         );
       }
-      const watts = both ? { idle, max } : null;
-      const view = await named(context, params, () => context.client().setHostWatts({ params, body: { watts } }));
-      context.print(view, () => `${view.host}: ${watts ? `${idle} W idle, ${max} W busy` : 'by its number of cores'}`);
+      const body = { watts: both ? { idle, max } : null };
+      const view = await named(context, params, () => context.client().setHostWatts({ params, body }));
+      context.print(view, () => `${view.host}: ${both ? `${idle} W idle, ${max} W busy` : 'by its number of cores'}`);
     });
+}
+
+/** @throws UserError invalid-input */
+function parseWatts(text: string | undefined, option: string): number | undefined {
+  return text === undefined ? undefined : parseNumber(text, option, limitsOf(watts));
 }
 
 async function send(context: Context, name: string, flags: Flags, drill: boolean): Promise<void> {
@@ -174,6 +182,13 @@ function drillHint(view: SleepView): string {
 }
 
 function wayOf(way: string, macs: readonly string[]) {
+  const wrong = macs.find((mac) => !macPattern.test(mac));
+  if (wrong !== undefined) {
+    throw new UserError('invalid-input', `'${wrong}' is no address of a card.`, 'Write --mac 52:54:00:aa:bb:cc.');
+  }
+  if (macs.length > 0 && way !== 'suspend') {
+    throw new UserError('invalid-input', `--mac means nothing with ${way}.`, 'Leave it out, or use suspend.');
+  }
   if (way === 'none') return null;
   if (way === 'off') return { kind: 'off' as const };
   if (way === 'suspend') return { kind: 'suspend' as const, macs: [...macs] };

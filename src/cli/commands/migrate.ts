@@ -5,9 +5,11 @@ import { techniques, type Technique } from '../../model/migration.ts';
 import { parseBytesPerSecond, parseDurationMs } from '../../model/units.ts';
 import type { Client } from '../../wire/client.ts';
 import type { MigrateBody, MigrationView } from '../../wire/endpoints.ts';
+import { policyInput } from '../../wire/policy.ts';
 import { Interrupted, interruptible, named, type Context } from '../context.ts';
 import { follow } from '../follow.ts';
 import { basisWords, forecastWords } from '../forecast-words.ts';
+import { limitsOf, parseCount, parseDurationWithin } from '../numbers.ts';
 import { exitCodeOf, outcome } from '../outcome.ts';
 import { openScreen } from '../screen.ts';
 
@@ -176,27 +178,22 @@ function bodyOf(flags: Flags): MigrateBody {
 export function policyOf(flags: PolicyFlags): NonNullable<MigrateBody['policy']> {
   const { maxDowntime, maxBandwidth, deadline, autoConverge, parallelStreams, shutdownTimeout, forceOff } = flags;
   const { compression, whenNotConverging } = flags;
+  const shape = policyInput.shape;
+  const longestPause = limitsOf(shape.maxDowntimeMs.unwrap());
+  const streams = limitsOf(shape.parallelStreams.unwrap());
   return {
-    ...(maxDowntime === undefined ? {} : { maxDowntimeMs: parseDurationMs(maxDowntime) }),
+    ...(maxDowntime !== undefined && {
+      maxDowntimeMs: parseDurationWithin(maxDowntime, '--max-downtime', longestPause),
+    }),
     ...(maxBandwidth === undefined ? {} : { maxBandwidthBytesPerSecond: parseBytesPerSecond(maxBandwidth) }),
     ...(deadline === undefined ? {} : { deadlineMs: parseDurationMs(deadline) }),
     ...(autoConverge === undefined ? {} : { autoConverge }),
-    ...(parallelStreams === undefined ? {} : { parallelStreams: parseCount(parallelStreams, '--parallel-streams') }),
+    ...(parallelStreams !== undefined && {
+      parallelStreams: parseCount(parallelStreams, '--parallel-streams', streams),
+    }),
     ...(compression === undefined ? {} : { compression }),
     ...(whenNotConverging === undefined ? {} : { whenNotConverging }),
     ...(shutdownTimeout === undefined ? {} : { shutdownTimeoutMs: parseDurationMs(shutdownTimeout) }),
     ...(forceOff === undefined ? {} : { forceOff }),
   };
-}
-
-/** @throws UserError invalid-input */
-export function parseCount(text: string, option: string): number {
-  if (!/^\d{1,9}$/.test(text)) {
-    throw new UserError(
-      'invalid-input',
-      `'${text}' is not a number (${option}).`,
-      'Write a whole number, for example 4.',
-    );
-  }
-  return Number(text);
 }

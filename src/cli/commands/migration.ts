@@ -9,7 +9,8 @@ import { basisWords, notConvergingWords } from '../forecast-words.ts';
 import { recoveringWords, timeline } from '../live.ts';
 import { outcome, techniqueWords } from '../outcome.ts';
 import { details, table } from '../table.ts';
-import { parseCount, waitForEnd } from './migrate.ts';
+import { parseCount } from '../numbers.ts';
+import { waitForEnd } from './migrate.ts';
 
 export function addMigration(program: Command, context: Context): void {
   program

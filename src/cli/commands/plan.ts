@@ -27,6 +27,8 @@ const goals = ['balance', 'consolidate', 'drain', 'failover'] as const;
 const goalsOfHosts: readonly Goal[] = ['drain', 'failover'];
 type Goal = (typeof goals)[number];
 const objectives = ['drover', 'hbal', 'peak'] as const;
+/** Of a number that somebody writes. */
+const mostOfAnything = 1e12;
 
 interface Flags {
   readonly snapshot?: string;
@@ -86,7 +88,7 @@ Examples:
 
 async function plan(context: Context, file: string | undefined, flags: Flags): Promise<void> {
   const question = await readQuestion(context, file, flags);
-  checkHosts(question.snapshot, flags);
+  checkGoal(question.snapshot, flags);
   const began = { at: performance.now(), cpu: process.cpuUsage() };
   const answer = await think(context, question, flags);
   if (flags.timing) {
@@ -139,7 +141,8 @@ async function readQuestion(context: Context, positional: string | undefined, fl
   return readGaneti(text, util, file);
 }
 
-function checkHosts({ hosts }: FleetSnapshot, flags: Flags): void {
+/** What would be left unheard is refused. @throws UserError invalid-input */
+function checkGoal({ hosts }: FleetSnapshot, flags: Flags): void {
   const names = hosts.map(({ name }) => name);
   for (const host of flags.host) {
     if (names.includes(host)) continue;
@@ -156,6 +159,13 @@ function checkHosts({ hosts }: FleetSnapshot, flags: Flags): void {
       'invalid-input',
       `Which host is it about? --goal ${flags.goal} does not say.`,
       'Add --host NAME.',
+    );
+  }
+  if (flags.objective !== undefined && flags.goal !== 'balance') {
+    throw new UserError(
+      'invalid-input',
+      `--objective means nothing with --goal ${flags.goal}.`,
+      'Leave it out, or use --goal balance.',
     );
   }
   if (!ofHosts && flags.host.length > 0) {
@@ -275,7 +285,8 @@ function inWords(answer: Plan): string {
 function atLeast(min: number, whole = false): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (text.trim() !== '' && value >= min && value <= 1e12 && (!whole || Number.isInteger(value))) return value;
-    throw new InvalidArgumentError(`Use a${whole ? ' whole' : ''} number of ${min} or more.`);
+    if (text.trim() !== '' && value >= min && value <= mostOfAnything && (!whole || Number.isInteger(value)))
+      return value;
+    throw new InvalidArgumentError(`Use a${whole ? ' whole' : ''} number from ${min} to ${mostOfAnything}.`);
   };
 }

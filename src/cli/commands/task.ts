@@ -1,12 +1,12 @@
 /** `drover task`: commands that run inside VMs, on the VM that has most room for them. */
 import type { Command } from 'commander';
 import { UserError } from '../../model/failure.ts';
-import { formatMs, parseDurationMs, parseSizeMiB } from '../../model/units.ts';
-import { tasksPerRequest, type TaskBody, type TaskView } from '../../wire/tasks.ts';
+import { MiB, formatBytes, formatMs, parseSizeMiB } from '../../model/units.ts';
+import { taskBody, taskEndpoints, tasksPerRequest, type TaskBody, type TaskView } from '../../wire/tasks.ts';
 import { Interrupted, exitCodes, interruptible, named, type Context } from '../context.ts';
 import { details, table } from '../table.ts';
 import { collect, labelWords, parseSelector } from '../labels.ts';
-import { parseCount } from './migrate.ts';
+import { limitsOf, parseCount, parseDurationWithin, parseNumber } from '../numbers.ts';
 
 const pollMs = 500;
 const mostAtOnce = 10_000;
@@ -64,7 +64,7 @@ Examples:
     .addHelpText('after', '\nExample:\n  $ drover task list --state open')
     .action(async (flags: { state?: string; vm?: string; batch?: string; limit: string }) => {
       const query = {
-        limit: parseCount(flags.limit, '--limit'),
+        limit: parseCount(flags.limit, '--limit', limitsOf(taskEndpoints.listTasks.query.shape.limit.unwrap())),
         // The cast: the server knows which there are, and says so.
         ...(flags.state === undefined ? {} : { state: flags.state as 'open' }),
         ...(flags.vm === undefined ? {} : { vm: flags.vm }),
@@ -212,29 +212,30 @@ function notKept(error: unknown): undefined {
 }
 
 function bodyOf(command: readonly string[], flags: RunFlags): TaskBody & { readonly count: number } {
-  const count = parseCount(flags.count, '--count');
-  if (count < 1 || count > mostAtOnce) {
-    throw new UserError(
-      'invalid-input',
-      `'${flags.count}' is no number of tasks.`,
-      `Use --count with 1 to ${mostAtOnce}.`,
-    );
-  }
+  const { timeLimitMs, retries } = taskBody.shape;
   return {
     command: [...command],
     cpus: parseCpus(flags.cpus),
-    memoryMiB: parseSizeMiB(flags.memory),
+    memoryMiB: parseMemoryMiB(flags.memory),
     selector: parseSelector(flags.selector),
-    timeLimitMs: parseDurationMs(flags.timeout),
-    retries: parseCount(flags.retry, '--retry'),
-    count,
+    timeLimitMs: parseDurationWithin(flags.timeout, '--timeout', limitsOf(timeLimitMs.unwrap())),
+    retries: parseCount(flags.retry, '--retry', limitsOf(retries.unwrap())),
+    count: parseCount(flags.count, '--count', [1, mostAtOnce]),
   };
 }
 
 function parseCpus(text: string): number {
-  const cpus = Number(text);
-  if (/^\d+(\.\d+)?$/.test(text) && cpus > 0) return cpus;
-  throw new UserError('invalid-input', `'${text}' is not a number of CPUs.`, 'Write --cpus 1, or 0.25.');
+  const [, most] = limitsOf(taskBody.shape.cpus.unwrap());
+  const cpus = parseNumber(text, '--cpus', [0, most]);
+  if (cpus > 0) return cpus;
+  throw new UserError('invalid-input', 'A task without CPUs cannot run.', 'Write --cpus 1, or 0.25.');
+}
+
+function parseMemoryMiB(text: string): number {
+  const memoryMiB = parseSizeMiB(text);
+  const [, most] = limitsOf(taskBody.shape.memoryMiB.unwrap());
+  if (memoryMiB <= most) return memoryMiB;
+  throw new UserError('invalid-input', `--memory ${text} is too large.`, `Write ${formatBytes(most * MiB)} or less.`);
 }
 
 function taskTable(tasks: readonly TaskView[]): string {

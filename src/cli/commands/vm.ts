@@ -9,7 +9,7 @@ import { Interrupted, exitCodes, interruptible, named, type Context } from '../c
 import { details, table } from '../table.ts';
 import { collect, hasLabels, labelWords, parseLabelChanges, parseLabels, parseSelector } from '../labels.ts';
 import { addConsole } from './console.ts';
-import { parseCount } from './migrate.ts';
+import { parseCount } from '../numbers.ts';
 import { addPlacingOptions, placingOf, placingWords, type PlacingFlags } from './vm-placing.ts';
 
 const pollMs = 250;
