@@ -8,7 +8,9 @@ import { isEnd } from '../migration/phases.ts';
 import { decisionSays, planSays } from './balance-views.ts';
 import { distributor as by } from './plan-runner.ts';
 import { cautionNow } from './conscience.ts';
+import { presentState } from './events.ts';
 import { FakeFleet } from './fake-fleet.ts';
+import { migrationSays } from './views.ts';
 
 const endpoint = { address: '10.0.1.2', port: 4444 };
 const minute = 60_000;
@@ -90,6 +92,21 @@ describe('automatic mode', () => {
     await live(60 * minute);
     expect(moves()).toHaveLength(made);
     expect(plans().map(({ state }) => state.kind)).toEqual(['done']);
+    // Also when the store has forgotten what happened.
+    const told = presentState(fleet.plane).filter(({ type }) => type === 'decision');
+    expect(told.map(({ says }) => says)[0]).toMatch(
+      /^. h1 -> h\d, moved by itself: Evens out CPU: .* expected gain 0\./,
+    );
+    expect(told).toHaveLength(made);
+    expect(told.every(({ at }) => at < fleet.clock.now() - 30 * minute)).toBe(true);
+  });
+
+  test('tells of each move why it is made when it begins', async () => {
+    await crowd();
+    await set({ mode: 'automatic' });
+    const [move] = await begun();
+    expect(move!.phase).toBe('reserved');
+    expect(migrationSays(fleet.plane.fleet, move!)).toMatch(/ h1 -> h\d: reserved: Evens out CPU: .* \(distributor\)$/);
   });
 
   test('begins nothing in quiet hours, and goes on when they are over', async () => {

@@ -102,6 +102,25 @@ describe('a reader', () => {
     await again.end();
   });
 
+  test('is told when things happened, whenever it asks', async () => {
+    await label('early');
+    const early = fleet.clock.now();
+    await fleet.pass(3_600_000, 60_000);
+    await label('late');
+    const late = fleet.clock.now();
+    await fleet.pass(3_600_000, 60_000);
+    const reader = new Reader('0');
+    const times = (value: string): number[] =>
+      [...reader.text.matchAll(/^data: (.*)$/gm)]
+        .map(([, data]) => JSON.parse(data!) as { at: number; host?: { labels: { value?: string } } })
+        .flatMap(({ at, host }) => (host?.labels.value === value ? [at] : []));
+    await until('told', () => times('late').length >= 2);
+    expect(times('early').slice(0, 2)).toEqual([early, early]);
+    // What is told of rooms is shown with the hosts as they are now.
+    expect(times('late').slice(-2)).toEqual([late, late]);
+    await reader.end();
+  });
+
   test('that asks for an event that cannot be is refused', async () => {
     await expect(new Reader('12x').done).rejects.toMatchObject({ code: 'invalid-input' });
   });

@@ -2,7 +2,7 @@
  * What is told as it happens: a commit of the store in events, and what is only told live. Not here: who is told (event-hub.ts,
  * webhooks.ts).
  */
-import { kindOfKey, recordIn } from '../store/records.ts';
+import { kindOfKey, recordIn, recordKey } from '../store/records.ts';
 import type { Change, Commit } from '../store/store.ts';
 import type { EventView } from '../wire/endpoints.ts';
 import { drainView } from './drain-views.ts';
@@ -23,53 +23,59 @@ import {
 
 /** The present state of everything, for who was away for so long that the changes since are not kept any more. */
 export function presentState(plane: ControlPlane): EventView[] {
-  const { fleet } = plane;
-  const at = plane.clock.now();
+  const { fleet, commitTimes } = plane;
+  const changed = (key: string): number => commitTimes.of(fleet.changedAt(key) ?? 0);
   return [
     ...[...fleet.hosts.values()].map((host): EventView => {
       const view = hostView(plane, host);
-      return { type: 'host', at, says: hostSays(view), host: view };
+      return { type: 'host', at: changed(recordKey.host(host.id)), says: hostSays(view), host: view };
     }),
     ...[...fleet.vms.values()].map((vm): EventView => ({
       type: 'vm',
-      at,
+      at: changed(recordKey.vm(vm.id)),
       says: vmSays(fleet, vm),
       vm: vmView(plane, vm),
     })),
     ...[...fleet.migrations.values()].map((migration): EventView => ({
       type: 'migration',
-      at,
+      at: changed(recordKey.migration(migration.id)),
       says: migrationSays(fleet, migration),
       migration: migrationView(plane, migration),
     })),
     ...[...fleet.recoveries.values()].map((record): EventView => ({
       type: 'recovery',
-      at,
+      at: changed(recordKey.recovery(record.id)),
       says: recoverySays(record),
       recovery: recoveryView(plane, record),
     })),
     ...[...fleet.drains.values()].map((record): EventView => {
       const drain = drainView(plane, record);
-      return { type: 'drain', at, says: drain.says, drain };
+      return { type: 'drain', at: changed(recordKey.drain(record.id)), says: drain.says, drain };
     }),
     ...[...fleet.tasks.values()].map((task): EventView => ({
       type: 'task',
-      at,
+      at: changed(recordKey.task(task.id)),
       says: taskSays(task),
       task: taskView(plane, task),
     })),
     ...[...fleet.plans.values()].map((plan): EventView => ({
       type: 'plan',
-      at,
+      at: changed(recordKey.plan(plan.id)),
       says: planSays(plan),
       plan: planView(fleet, plan),
+    })),
+    ...[...fleet.decisions.values()].map((decision): EventView => ({
+      type: 'decision',
+      at: changed(recordKey.decision(decision.id)),
+      says: decisionSays(fleet, decision),
+      decision: decisionView(fleet, decision),
     })),
   ];
 }
 
 /** What a commit changed, in its order; `index` is the place of the change in the commit, the same whoever asks and when. */
 export function eventsOf(plane: ControlPlane, commit: Commit): { readonly index: number; readonly event: EventView }[] {
-  const at = plane.clock.now();
+  const at = plane.commitTimes.of(commit.revision);
   return commit.changes.flatMap((change, index) => {
     const event = change.kind === 'put' ? putEvent(plane, change, at) : removalEvent(commit, change.key, at);
     return event ? [{ index, event }] : [];

@@ -12,6 +12,7 @@ import type { Store } from '../store/store.ts';
 import { Agents } from './agents.ts';
 import type { AgentDoor } from './agents.ts';
 import { Audit } from './audit.ts';
+import { CommitTimes } from './commit-times.ts';
 import { Drains } from './drains.ts';
 import { Energy } from './energy.ts';
 import { Distributor } from './distributor.ts';
@@ -77,6 +78,7 @@ export interface PlaneParts {
 
 export interface ControlPlane {
   readonly fleet: Fleet;
+  readonly commitTimes: CommitTimes;
   readonly live: LiveEvents;
   readonly liveness: Liveness;
   readonly health: Health;
@@ -115,6 +117,7 @@ export interface ControlPlane {
 export async function startPlane(parts: PlaneParts): Promise<ControlPlane> {
   const { store, leadership, door, clock, random, log, version, power, onNewerTerm } = parts;
   const fleet = await Fleet.load(store, leadership, log, clock);
+  const commitTimes = new CommitTimes(fleet, clock);
   const live = new LiveEvents();
   const liveness = new Liveness(clock);
   const health = new Health(clock);
@@ -284,6 +287,7 @@ export async function startPlane(parts: PlaneParts): Promise<ControlPlane> {
 
   const plane: ControlPlane = {
     ...shared,
+    commitTimes,
     agents,
     held,
     guests,

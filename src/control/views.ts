@@ -186,7 +186,9 @@ export function migrationSays(fleet: Fleet, migration: Migration): string {
   const round = phase === 'warming-up' ? migration.history.at(-1)?.round : undefined;
   const end =
     migration.phase === 'failed' ? `, guest ${migration.guest.replace('-', ' ')}: ${migration.failure.message}` : '';
-  const more = round === undefined ? end : `, round ${round}`;
+  // Once, at its beginning: who reads events finds there why each move was made.
+  const why = phase === 'reserved' ? migration.why.at(-1) : undefined;
+  const more = round !== undefined ? `, round ${round}` : why === undefined ? end : `: ${why.text} (${why.by})`;
   return `${id} ${vmName} ${fleet.hostName(source)} -> ${fleet.hostName(target)}: ${phase}${more}`;
 }
 
