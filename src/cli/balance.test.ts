@@ -128,6 +128,22 @@ describe('drover balance', () => {
     expect(called(fake)).toEqual(['makePlan', 'dismissPlan']);
   });
 
+  it('--yes waits for a server that is away for a moment: the plan goes on with it', async () => {
+    let looks = 0;
+    const fake = await serve({
+      makePlan: () => aPlan(),
+      acceptPlan: () => aPlan({ state: 'running' }),
+      getPlan: () => {
+        if (++looks === 1) throw new UserError('unavailable', 'This server does not lead any more.', 'Try again.');
+        return aPlan({ state: 'done', stateSays: 'all its steps are done', moves: [] });
+      },
+    });
+    const it = run('balance --yes', { server: fake.url });
+    expect(await it.code).toBe(0);
+    expect(it.stderr).toContain('the server does not answer');
+    expect(it.stdout).toContain('plan_1 is done');
+  });
+
   it('--yes carries it out and tells of each move', async () => {
     const [move] = aPlan().moves;
     const done = aPlan({ state: 'done', stateSays: 'all its moves are done', moves: [{ ...move!, state: 'done' }] });

@@ -38,7 +38,7 @@ export interface Context {
   /** One JSON object on one line. */
   printLine(data: unknown): void;
   /** Words for people, on stderr; nothing of it is data. */
-  say(words: string): void;
+  readonly say: (words: string) => void;
   /** The command's result. */
   end(code: number): void;
 }

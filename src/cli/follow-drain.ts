@@ -4,16 +4,14 @@
  *
  * Not here: the words (drain-words.ts).
  */
-import { UserError, userErrorCodes } from '../model/failure.ts';
 import { formatMs } from '../model/units.ts';
 import type { DrainView } from '../wire/drains.ts';
 import { isLive, openCanvas } from './canvas.ts';
 import { Interrupted, interruptible, type Context } from './context.ts';
 import { drainChanges, drainLines } from './drain-words.ts';
+import { Patience } from './patience.ts';
 
 const pollMs = 1_000;
-/** A server that was killed is back by then, or somebody has to look. */
-const serverAwayMs = 120_000;
 const sayAgainMs = 30_000;
 
 /** Is nothing more to be expected by itself? */
@@ -49,19 +47,16 @@ export async function followDrain(
   const interruption = interruptible(context);
   const shown = openShown(context, first, show);
   let view = first;
-  let answeredAt = clock.monotonic();
+  const inPlace = show === 'live' && isLive(context.surroundings);
+  const patience = new Patience(clock, interruption.signal, inPlace ? null : context.say);
   try {
     while (!isOver(view)) {
       await clock.sleep(pollMs, interruption.signal);
-      try {
-        view = await context.client().getDrain({ params: { drain: first.id } }, { signal: interruption.signal });
-        answeredAt = clock.monotonic();
-        shown.show(view);
-      } catch (error) {
-        interruption.signal.throwIfAborted();
-        const away = error instanceof UserError && userErrorCodes[error.code] === 'unavailable';
-        if (!away || clock.monotonic() - answeredAt > serverAwayMs) throw error;
-      }
+      const params = { drain: first.id };
+      const now = await patience.ask((signal) => context.client().getDrain({ params }, { signal }));
+      if (now === undefined) continue;
+      view = now;
+      shown.show(view);
     }
     shown.close();
     return view;

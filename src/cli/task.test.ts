@@ -127,6 +127,24 @@ describe('drover task run', () => {
     expect(ran.stderr).toContain('3 of 150 ended, 1 of them not well');
   });
 
+  it('says what a task waits for, and waits for a server that is away for a moment', async () => {
+    let looks = 0;
+    const fake = await serve({
+      createTasks: () => [aTask()],
+      listTasks: () => {
+        if (++looks === 2) throw new UserError('unavailable', 'This server does not lead any more.', 'Try again.');
+        return looks < 4 ? [aTask()] : [done()];
+      },
+      getTaskOutput: () => output(''),
+    });
+    const ran = run('task run --wait -- true', { server: fake.url });
+    expect(await ran.code).toBe(0);
+    expect(ran.stderr).toBe(
+      'task_1 waits: no VM has tier=batch\n' +
+        'the server does not answer; what was begun goes on with it, so it is waited for\nthe server answers again\n',
+    );
+  });
+
   it('goes on with the tasks when the waiting is stopped', async () => {
     const fake = await serve({ createTasks: () => [aTask()], listTasks: () => [aTask()] });
     const ran = run('task run --wait -- true', { server: fake.url });

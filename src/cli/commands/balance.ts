@@ -12,6 +12,7 @@ import {
   type PlanView,
 } from '../../wire/balance.ts';
 import { exitCodes, Interrupted, interruptible, type Context } from '../context.ts';
+import { Patience } from '../patience.ts';
 import { details, table } from '../table.ts';
 import { limitsOf, parseCount, parseDurationWithin, parseNumber, type Limited } from '../numbers.ts';
 
@@ -261,13 +262,14 @@ async function accept(context: Context, id: string, wait: boolean): Promise<void
   const client = context.client();
   let view = await client.acceptPlan({ params: { plan: id } });
   const interruption = interruptible(context);
+  const patience = new Patience(context.surroundings.clock, interruption.signal, context.say);
   const told = new Map<string, string>();
   const isOpen = (): boolean =>
     view.state === 'running' || [...view.moves, ...view.power].some(({ state }) => state === 'moving');
   try {
     while (wait && isOpen()) {
       await context.surroundings.clock.sleep(pollMs, interruption.signal);
-      view = await client.getPlan({ params: { plan: id } }, { signal: interruption.signal });
+      view = (await patience.ask((signal) => client.getPlan({ params: { plan: id } }, { signal }))) ?? view;
       for (const move of view.moves) {
         const key = `${move.vm} ${move.wave}`;
         if (move.state === 'due' || told.get(key) === move.state) continue;

@@ -7,6 +7,7 @@ import { watts, type SleepView } from '../../wire/energy.ts';
 import { exitCodes, interruptible, named, type Context } from '../context.ts';
 import { collect } from '../labels.ts';
 import { limitsOf, parseNumber } from '../numbers.ts';
+import { Patience } from '../patience.ts';
 
 interface Flags {
   readonly because?: string;
@@ -137,6 +138,7 @@ export async function followSleep(
   const client = context.client();
   const params = { host: first.host };
   const interruption = interruptible(context);
+  const patience = new Patience(clock, interruption.signal, context.say);
   const failedBefore = first.lastFailure?.at ?? 0;
   let view = first;
   let said = '';
@@ -149,7 +151,7 @@ export async function followSleep(
       if (view.state === 'wake-failed' || (view.state === 'awake' && failed)) return { view, came: false };
       if (view.state === wanted) return { view, came: true };
       await clock.sleep(lookEveryMs, interruption.signal);
-      view = await client.getHostSleep({ params });
+      view = (await patience.ask((signal) => client.getHostSleep({ params }, { signal }))) ?? view;
     }
   } catch (error) {
     if (interruption.signal.aborted)

@@ -4,6 +4,7 @@ import { UserError } from '../../model/failure.ts';
 import { MiB, formatBytes, formatMs, parseSizeMiB } from '../../model/units.ts';
 import { taskBody, taskEndpoints, tasksPerRequest, type TaskBody, type TaskView } from '../../wire/tasks.ts';
 import { Interrupted, exitCodes, interruptible, named, type Context } from '../context.ts';
+import { Patience } from '../patience.ts';
 import { details, table } from '../table.ts';
 import { collect, labelWords, parseSelector } from '../labels.ts';
 import { limitsOf, parseCount, parseDurationWithin, parseNumber } from '../numbers.ts';
@@ -146,18 +147,25 @@ async function untilEnded(
   const interruption = interruptible(context);
   const { signal } = interruption;
   const told = new Map<string, string>();
+  const patience = new Patience(clock, signal, context.say);
+  const list = (batch: string): Promise<TaskView[]> =>
+    context.client().listTasks({ query: { batch, limit: tasksPerRequest } }, { signal });
   let progress = '';
+  let waits = '';
   try {
     for (;;) {
-      const lists = await Promise.all(
-        batches.map((batch) => context.client().listTasks({ query: { batch, limit: tasksPerRequest } }, { signal })),
-      );
-      const tasks = lists.flat().toSorted((a, b) => a.index - b.index);
-      if (each) tellChanges(context, tasks, told);
-      const now = progressWords(tasks, count);
-      if (now !== progress && !each && count > 1) context.say(now);
-      progress = now;
-      if (tasks.every(({ ended }) => ended)) return tasks;
+      const lists = await patience.ask(() => Promise.all(batches.map(list)));
+      if (lists !== undefined) {
+        const tasks = lists.flat().toSorted((a, b) => a.index - b.index);
+        if (each) tellChanges(context, tasks, told);
+        const now = progressWords(tasks, count);
+        if (now !== progress && !each && count > 1) context.say(now);
+        progress = now;
+        if (tasks.every(({ ended }) => ended)) return tasks;
+        const why = waitingWords(tasks);
+        if (why !== waits && !each && why !== '') context.say(why);
+        waits = why;
+      }
       await clock.sleep(pollMs, signal);
     }
   } catch (error) {
@@ -178,6 +186,14 @@ function tellChanges(context: Context, tasks: readonly TaskView[], told: Map<str
     told.set(view.id, says);
     context.say(`${view.id}  ${says}`);
   }
+}
+
+/** What those that are queued wait for: who waits for them is not to guess. Empty: none, or it is not known yet. */
+function waitingWords(tasks: readonly TaskView[]): string {
+  const queued = tasks.filter(({ state, says }) => state === 'queued' && says.startsWith('waits: '));
+  const reasons = [...new Set(queued.map(({ says }) => says.slice('waits: '.length)))];
+  const who = tasks.length === 1 ? `${tasks[0]?.id} waits` : `${queued.length} wait`;
+  return reasons.length === 0 ? '' : `${who}: ${reasons.slice(0, 3).join('; ')}`;
 }
 
 function progressWords(tasks: readonly TaskView[], count: number): string {
@@ -263,13 +279,16 @@ function taskDetails(view: TaskView): string {
     ['task', view.id],
     ['state', `${view.state}: ${view.says}`],
     ['command', view.command.join(' ')],
-    ['needs', `${view.cpus} CPUs, ${view.memoryMiB} MiB, within ${formatMs(view.timeLimitMs)}`],
+    [
+      'needs',
+      `${view.cpus} ${view.cpus === 1 ? 'CPU' : 'CPUs'}, ${view.memoryMiB} MiB, within ${formatMs(view.timeLimitMs)}`,
+    ],
     ['selector', labelWords(view.selector)],
     ['retries', view.retries === 0 ? 'none: it never runs twice' : String(view.retries)],
     ['batch', view.batch === view.id ? null : `${view.batch}, number ${view.index}`],
     ['asked for', time(view.createdAt)],
     ['ended', time(view.endedAt)],
-    ['output', view.ended ? `drover task logs ${view.id}` : null],
+    ['output', view.ended && view.attempts.length > 0 ? `drover task logs ${view.id}` : null],
   ]);
   const attempts = view.attempts.map(
     ({ number, vmName, host, why, says, assignedAt, endedAt }) =>
