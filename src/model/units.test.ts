@@ -32,5 +32,6 @@ test.each(['', '300', '-5ms', '0ms', '1e3ms', '5 parsecs', 'ms'])(
 
 test('what is printed has one unit and few digits', () => {
   expect([0.42, 38.2, 4321, 125_000].map(formatMs)).toEqual(['0.4 ms', '38 ms', '4.3 s', '2 min 5 s']);
+  expect([59_940, 59_990, 119_600].map(formatMs)).toEqual(['59.9 s', '1 min 0 s', '2 min 0 s']);
   expect([0, 1023, 3.1 * 1024 ** 2, 15 * 1024 ** 3].map(formatBytes)).toEqual(['0 B', '1023 B', '3.1 MiB', '15 GiB']);
 });
