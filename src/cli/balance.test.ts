@@ -102,14 +102,17 @@ describe('drover balance', () => {
 
   it('of consolidation says which hosts sleep then, and why the others stay on, also where nothing moves', async () => {
     const power = [{ host: 'h3', to: 'sleep', reason: 'it is empty', state: 'due' }] as const;
-    const keeps = [{ host: 'h2', because: 'It was never proven that h2 can be woken.' }];
+    const keeps = ['h2', 'h4', 'h5'].map((host) => ({
+      host,
+      because: `It was never proven that ${host} can be woken.`,
+    }));
     const fake = await serve({
       makePlan: () => aPlan({ id: null, goal: 'consolidate', moves: [], power: [...power], keeps, refused: [] }),
     });
     const it = run('consolidate --dry-run', { server: fake.url });
     expect(await it.code).toBe(0);
     expect(it.stdout).toBe(
-      'h3 is sent to sleep then: it is empty\nh2 stays on: It was never proven that h2 can be woken.\n',
+      'h3 is sent to sleep then: it is empty\nh2 stays on: It was never proven that h2 can be woken. Likewise h4, h5.\n',
     );
   });
 

@@ -122,3 +122,15 @@ test('a VM that waits for a host is started by the same rules, and says what is 
     because: expect.stringMatching(/h1 is silent.*web1 is pinned to h1, so web1 may not be on h2/),
   });
 });
+
+test('what speaks against many hosts alike is said once, with their names', async () => {
+  await fleet.plane.fleet.change((draft) => {
+    for (const name of ['h2', 'h3']) draft.putHost({ ...fleet.plane.fleet.findHost(name), cordoned: true });
+  });
+  const refused = create('huge', { memoryMiB: 1_000_000 });
+  await expect(refused).rejects.toMatchObject({
+    message: expect.stringMatching(
+      /^No host can take huge\. h1 has no room for huge: .*\. h2 is cordoned.* \(likewise h3\)\.$/,
+    ),
+  });
+});

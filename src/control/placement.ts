@@ -139,16 +139,16 @@ export function placesFor(
   candidates: readonly HostRecord[],
   alsoRefuse: (host: HostRecord) => UserError | undefined = () => undefined,
 ): Places {
-  const refusals: UserError[] = [];
+  const refusals: Refused[] = [];
   const may = candidates.filter((host) => {
     const refusal = hostRefusal(site, need, host) ?? alsoRefuse(host);
-    if (refusal) refusals.push(refusal);
+    if (refusal) refusals.push({ host: host.name, refusal });
     return refusal === undefined;
   });
   const ranked = rank(site, need, may);
   const fitting = ranked.filter(({ host, broken }) => {
     const refusal = ruleRefusal(need, host, broken);
-    if (refusal) refusals.push(refusal);
+    if (refusal) refusals.push({ host: host.name, refusal });
     return refusal === undefined;
   });
   const [best, second, ...others] = fitting;
@@ -282,7 +282,29 @@ function ruleRefusal(need: Need, host: HostRecord, broken: readonly Broken[]): U
   );
 }
 
-function nowhere(site: Site, need: Need, candidates: readonly HostRecord[], refusals: readonly UserError[]): UserError {
+interface Refused {
+  readonly host: string;
+  readonly refusal: UserError;
+}
+
+/** Of reasons that differ, and of hosts that share one: somebody reads them. */
+const reasonsTold = 12;
+
+/** What speaks against each host; those against which the same speaks together. */
+function reasonsOf(refusals: readonly Refused[]): string {
+  const alike = Map.groupBy(refusals, ({ host, refusal }) => refusal.message.replaceAll(host, '*'));
+  const told = [...alike.values()].slice(0, reasonsTold).map(([first, ...others]) => {
+    if (first === undefined || others.length === 0) return first?.refusal.message ?? '';
+    const names = others.slice(0, reasonsTold).map(({ host }) => host);
+    const more = others.length > names.length ? ` and ${others.length - names.length} more` : '';
+    return first.refusal.message.replace(/\.?$/, ` (likewise ${names.join(', ')}${more}).`);
+  });
+  const left = [...alike.values()].slice(reasonsTold).flat().length;
+  return [...told, ...(left > 0 ? [`And ${left} other hosts cannot take it either.`] : [])].join(' ');
+}
+
+function nowhere(site: Site, need: Need, candidates: readonly HostRecord[], refused: readonly Refused[]): UserError {
+  const refusals = refused.map(({ refusal }) => refusal);
   const [first] = refusals;
   const asleep = candidates.find(({ id }) => site.fleet.sleeps.get(id)?.state.kind === 'asleep');
   const same = first !== undefined && refusals.every(({ code }) => code === first.code);
@@ -290,7 +312,7 @@ function nowhere(site: Site, need: Need, candidates: readonly HostRecord[], refu
     same ? first.code : 'no-room',
     refusals.length === 0
       ? `There is no other host for ${need.vmName}.`
-      : `No host can take ${need.vmName}. ${refusals.map(({ message }) => message).join(' ')}`,
+      : `No host can take ${need.vmName}. ${reasonsOf(refused)}`,
     asleep
       ? `Wake a host that is asleep (drover host wake ${asleep.name} --wait), then try again.`
       : same
@@ -300,13 +322,13 @@ function nowhere(site: Site, need: Need, candidates: readonly HostRecord[], refu
 }
 
 /** "The load is most even with it on h2 (score 0.120; on h3 0.150). h1 is cordoned." */
-function whyBest(best: Ranked, second: Ranked | undefined, refusals: readonly UserError[]): string {
+function whyBest(best: Ranked, second: Ranked | undefined, refusals: readonly Refused[]): string {
   const next = second === undefined ? '' : `; on ${second.host.name} ${second.score.toFixed(3)}`;
   const chosen =
     second === undefined
       ? `${best.host.name} is the only host that can take it.`
       : `The load is most even with it on ${best.host.name} (score ${best.score.toFixed(3)}${next}).`;
   const amiss = best.broken.map(({ says }) => says);
-  const not = refusals.slice(0, 3).map(({ message }) => message);
+  const not = refusals.slice(0, 3).map(({ refusal }) => refusal.message);
   return [chosen, ...amiss, ...not].join(' ');
 }

@@ -307,7 +307,7 @@ function planWords(view: PlanView): string {
     view.id === null ? [] : [`${view.id}: ${view.state}${view.origin === 'loop' ? `, ${view.because}` : ''}`];
   const steps = (to: 'wake' | 'sleep'): string[] =>
     power.flatMap((step) => (step.to === to ? [`${step.host} ${powerWill[to]}: ${step.reason}`] : []));
-  const stay = keeps.map(({ host, because }) => `${host} stays on: ${because}`);
+  const stay = keepsWords(keeps);
   if (moves.length === 0) {
     const nothing = power.length > 0 ? [] : [nothingWords[view.goal === 'consolidate' ? 'consolidate' : 'balance']];
     return [...head, ...nothing, ...steps('wake'), ...steps('sleep'), ...stay, ...refusals(refused)].join('\n');
@@ -329,6 +329,16 @@ function planWords(view: PlanView): string {
   const empty = emptied.length === 0 ? [] : [`empty afterwards: ${emptied.join(', ')}`];
   const after = [...empty, ...steps('sleep'), ...stay, ...refusals(refused)];
   return [...head, ...steps('wake'), list, '', scoreTable(score), ...after].join('\n');
+}
+
+/** Hosts that stay on for the same reason share a line. */
+function keepsWords(keeps: PlanView['keeps']): string[] {
+  const alike = Map.groupBy(keeps, ({ host, because }) => because.replaceAll(host, '*'));
+  return [...alike.values()].flatMap(([first, ...others]) => {
+    if (first === undefined) return [];
+    const likewise = others.length === 0 ? '' : ` Likewise ${others.map(({ host }) => host).join(', ')}.`;
+    return [`${first.host} stays on: ${first.because}${likewise}`];
+  });
 }
 
 const powerWill = { wake: 'is woken first', sleep: 'is sent to sleep then' } as const;
@@ -401,7 +411,7 @@ function settingsWords({ settings, caution }: BalanceView): string {
     [
       'rules',
       `${settings.vcpuRatio} virtual CPUs per CPU, CPU limit ${Math.round(100 * settings.cpuLimit)} %, ` +
-        `room for ${settings.hostFailuresTolerated} lost hosts`,
+        `room for ${settings.hostFailuresTolerated} lost ${settings.hostFailuresTolerated === 1 ? 'host' : 'hosts'}`,
     ],
   ]);
 }
