@@ -27,7 +27,11 @@ export function planWords(view: DrainView): string {
   const cost = `about ${formatMs(ms)} with ${view.movesAtOnce} at once, ${formatBytes(bytes)} to send`;
   const none = inState(view, 'stuck').length > 0 ? `no VM can ${what} now` : `no VM is to ${what}`;
   const head = moves === 0 ? none : `${count(moves, 'VM')} to ${what}: ${cost}`;
-  const going = inState(view, 'queued', 'moving', 'returning').filter(({ to }) => to !== null || back);
+  // What is on its way out still is no move of the way back yet.
+  const isLeaving = ({ host }: Row): boolean => back && host === view.host;
+  const open = inState(view, 'queued', 'moving', 'returning').filter(({ to }) => to !== null || back);
+  const going = open.filter((row) => !isLeaving(row));
+  const leaving = open.filter(isLeaving).map(({ name }) => name);
   const rows = going.map(({ name, priority, memoryMiB, host, to, technique }) => [
     name,
     String(priority),
@@ -38,6 +42,7 @@ export function planWords(view: DrainView): string {
   return [
     head,
     ...(rows.length === 0 ? [] : [table(['VM', 'PRIORITY', 'MEMORY', back ? 'FROM' : 'TO', 'BY'], rows)]),
+    ...(leaving.length === 0 ? [] : [`still on the way out, and back after that: ${leaving.join(', ')}`]),
     ...stuckLines(view),
     ...offLine(view),
   ].join('\n');

@@ -163,6 +163,19 @@ describe('drover host drain', () => {
     expect(lines.at(-1)?.state).toBe('drained');
   });
 
+  it('undrain --dry-run does not list as coming back what is still on its way out', async () => {
+    const rows = [
+      row('web1', { state: 'queued', host: 'h2', to: 'h1' }),
+      row('db1', { state: 'returning', host: 'h1', to: 'h3', migration: 'mig_1' }),
+    ];
+    const { url } = await serve({ undrainHost: () => aDrain({ state: 'returning', vms: rows }) });
+    const it = run('host undrain h1 --dry-run', { server: url });
+    expect(await it.code).toBe(0);
+    expect(it.stdout).toContain('1 VM to come back to h1');
+    expect(it.stdout).not.toMatch(/db1 +500/);
+    expect(it.stdout).toContain('still on the way out, and back after that: db1');
+  });
+
   it.each(['--dry-run', '--watch', '--allow-cold', '--because rain', '--max-moves-at-once 3'])(
     'with --cancel and %s does nothing at all, exit code 2',
     async (more) => {
