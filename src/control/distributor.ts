@@ -165,8 +165,9 @@ export class Distributor {
     const settings = this.#fleet.balance;
     const quiet = this.#quiet();
     if (quiet !== null) return quiet;
-    const left = this.#movesLeft(settings);
-    return left > 0 ? null : `${settings.movesPerHour} moves were begun within the last hour`;
+    if (this.#movesLeft(settings) > 0) return null;
+    const most = settings.movesPerHour;
+    return `${most} ${most === 1 ? 'move was' : 'moves were'} begun by itself within the last hour, and more it may not`;
   }
 
   #quiet(): string | null {
