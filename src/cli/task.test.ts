@@ -112,8 +112,11 @@ describe('drover task run', () => {
         Array.from({ length: body.count }, (_, n) =>
           aTask({ id: `task_${made++}`, batch: `b${body.firstIndex}`, index: n }),
         ),
-      listTasks: ({ query }) =>
-        query.batch === 'b0' ? [done({ id: 'task_7' }), failed({ id: 'task_8' })] : [done({ id: 'task_9' })],
+      listTasks: ({ query }) => {
+        const [from, to] = query.batch === 'b0' ? [0, 100] : [100, 150];
+        const ids = Array.from({ length: to - from }, (_, n) => `task_${from + n}`);
+        return ids.map((id) => (id === 'task_8' ? failed({ id }) : done({ id })));
+      },
     });
     const ran = run('task run --count 150 --wait -- true', { server: fake.url });
     expect(await ran.code).toBe(1);
@@ -121,10 +124,25 @@ describe('drover task run', () => {
       { count: 100, firstIndex: 0 },
       { count: 50, firstIndex: 100 },
     ]);
-    expect(ran.stdout).toContain('2 of 3 tasks succeeded');
-    expect(ran.stdout).toContain('task_8');
-    expect(ran.stdout).not.toContain('task_9');
-    expect(ran.stderr).toContain('3 of 150 ended, 1 of them not well');
+    expect(ran.stdout).toContain('149 of 150 tasks succeeded');
+    expect(ran.stdout).toContain('task_8 ');
+    expect(ran.stdout).not.toContain('task_9 ');
+    expect(ran.stderr).toContain('150 of 150 ended, 1 of them not well');
+  });
+
+  it('counts also those that the server has forgotten meanwhile, as they were seen last', async () => {
+    let looks = 0;
+    const [a, b, c] = ['a', 'b', 'c'].map((id) => ({ id, batch: 'b' }));
+    const fake = await serve({
+      createTasks: () => [aTask(a), aTask(b), aTask(c)],
+      // The one that failed is forgotten before the last ends; what became of `c` nobody has seen.
+      listTasks: () => (++looks === 1 ? [failed(a), aTask(b), aTask(c)] : [done(b)]),
+    });
+    const ran = run('task run --count 3 --wait -- true', { server: fake.url });
+    expect(await ran.code).toBe(1);
+    expect(ran.stdout).toContain('1 of 3 tasks succeeded');
+    expect(ran.stdout).toMatch(/a +failed/);
+    expect(ran.stdout).toMatch(/c +queued/);
   });
 
   it('says what a task waits for, and waits for a server that is away for a moment', async () => {

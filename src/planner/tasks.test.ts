@@ -62,12 +62,20 @@ describe('which VM gets a task', () => {
     expect([...counts.values()]).toEqual([3, 3, 3]);
   });
 
+  test('one that finds no place says whether tasks are too many or too large', () => {
+    const vms = [vm('a', 'h1', { has: { tasks: 4, cpus: 1, memoryMiB: 64 } })];
+    const spread = spreadTasks(waiting(1), vms, hosts({ h1: 8 }));
+    expect(spread.waiting.get(alike(wish()))).toBe('all of 1 VM have as many tasks as they take');
+  });
+
   test('one that fits nowhere does not hold up those behind it', () => {
     const tasks = [{ id: taskId('large'), wish: wish({ cpus: 3 }) }, ...waiting(1)];
     const vms = [vm('a', 'h1', { has: { tasks: 1, cpus: 2, memoryMiB: 64 } })];
     const spread = spreadTasks(tasks, vms, hosts({ h1: 8 }));
     expect(spread.assignments.map(({ task }) => task)).toEqual(['t1']);
-    expect(spread.waiting.get(alike(wish({ cpus: 3 })))).toBe('all of 1 VM have as many tasks as they take');
+    expect(spread.waiting.get(alike(wish({ cpus: 3 })))).toBe(
+      'of 1 VM none has that much left beside the tasks that it has',
+    );
   });
 
   test.each([

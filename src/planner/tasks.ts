@@ -150,7 +150,10 @@ function whyNone(vms: readonly TaskVm[], candidates: readonly Candidate[], wish:
     return `of ${countOf(matching)} none has ${needs}`;
   }
   const ready = candidates.filter(({ vm }) => matches(vm, wish) && isLargeEnough(vm, wish));
-  if (ready.length > 0) return `all of ${countOf(ready)} have as many tasks as they take`;
+  if (ready.length > 0 && ready.every(({ vm, has }) => has.tasks >= vm.limit)) {
+    return `all of ${countOf(ready)} have as many tasks as they take`;
+  }
+  if (ready.length > 0) return `of ${countOf(ready)} none has that much left beside the tasks that it has`;
   const [first] = large;
   const not = first && 'not' in first.ready ? `: ${first.name} ${first.ready.not}` : '';
   return `of ${countOf(large)} none is ready${not}`;

@@ -131,16 +131,19 @@ async function run(context: Context, command: readonly string[], flags: RunFlags
     );
     return;
   }
-  const ended = await untilEnded(context, batches, count, flags.watch ?? false);
+  const ended = await untilEnded(context, tasks, batches, flags.watch ?? false);
   await tell(context, ended);
   if (!ended.every(({ succeeded }) => succeeded)) context.end(exitCodes.failed);
 }
 
-/** @throws Interrupted, having said that they go on */
+/**
+ * @returns all that were made, as they were seen last: the server forgets what ended long ago, and a long queue outlasts that
+ * @throws Interrupted, having said that they go on
+ */
 async function untilEnded(
   context: Context,
+  made: readonly TaskView[],
   batches: readonly string[],
-  count: number,
   each: boolean,
 ): Promise<TaskView[]> {
   const { clock } = context.surroundings;
@@ -150,18 +153,21 @@ async function untilEnded(
   const patience = new Patience(clock, signal, context.say);
   const list = (batch: string): Promise<TaskView[]> =>
     context.client().listTasks({ query: { batch, limit: tasksPerRequest } }, { signal });
+  const seen = new Map(made.map((task) => [task.id, task]));
   let progress = '';
   let waits = '';
   try {
     for (;;) {
       const lists = await patience.ask(() => Promise.all(batches.map(list)));
       if (lists !== undefined) {
-        const tasks = lists.flat().toSorted((a, b) => a.index - b.index);
+        const there = new Map(lists.flat().map((task) => [task.id, task]));
+        for (const [id, task] of there) seen.set(id, task);
+        const tasks = [...seen.values()].toSorted((a, b) => a.index - b.index);
         if (each) tellChanges(context, tasks, told);
-        const now = progressWords(tasks, count);
-        if (now !== progress && !each && count > 1) context.say(now);
+        const now = progressWords(tasks);
+        if (now !== progress && !each && tasks.length > 1) context.say(now);
         progress = now;
-        if (tasks.every(({ ended }) => ended)) return tasks;
+        if (tasks.every(({ id, ended }) => ended || !there.has(id))) return tasks;
         const why = waitingWords(tasks);
         if (why !== waits && !each && why !== '') context.say(why);
         waits = why;
@@ -196,11 +202,11 @@ function waitingWords(tasks: readonly TaskView[]): string {
   return reasons.length === 0 ? '' : `${who}: ${reasons.slice(0, 3).join('; ')}`;
 }
 
-function progressWords(tasks: readonly TaskView[], count: number): string {
+function progressWords(tasks: readonly TaskView[]): string {
   const ended = tasks.filter((task) => task.ended);
   const failed = ended.filter(({ succeeded }) => !succeeded).length;
   const running = tasks.filter(({ state }) => state === 'assigned' || state === 'running').length;
-  return `${ended.length} of ${count} ended${failed > 0 ? `, ${failed} of them not well` : ''}; ${running} with VMs`;
+  return `${ended.length} of ${tasks.length} ended${failed > 0 ? `, ${failed} of them not well` : ''}; ${running} with VMs`;
 }
 
 /** One task is told as if it had run here; of many, how they ended. */
