@@ -58,6 +58,13 @@ describe('drover host', () => {
     expect(out).toContain(says);
   });
 
+  it('sleep-way says what still stands in the way of sleep', async () => {
+    const refusal = 'h3 has no power controller that could switch it on again.';
+    const { code, out } = await cli('host sleep-way h3 off', { setHostSleep: () => view({ refusal }) });
+    expect(code).toBe(0);
+    expect(out).toContain(`it may not be sent to sleep now: ${refusal}\nIt may sleep once it was proven`);
+  });
+
   it('sleep --dry-run asks for nothing but the check, and a refusal says what to do', async () => {
     const { code, bodies, out } = await cli('host sleep h3 --dry-run', { sendHostToSleep: () => view() });
     expect(code).toBe(0);

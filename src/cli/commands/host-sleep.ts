@@ -65,7 +65,7 @@ export function addHostSleep(host: Command, context: Context): void {
           ? client.getHostSleep({ params })
           : client.setHostSleep({ params, body: { way: wayOf(way, mac) } }),
       );
-      context.print(view, () => `${sleepWords(view)}${way === undefined ? '' : drillHint(view)}`);
+      context.print(view, () => [sleepWords(view), ...whatNext(view)].join('\n'));
     });
   host
     .command('watts <host>')
@@ -178,9 +178,11 @@ export function sleepWords(view: SleepView): string {
   return `${view.host} is ${stateWords[view.state]} (${way}${view.way === null ? '' : `${ready}${proof}`})`;
 }
 
-function drillHint(view: SleepView): string {
-  if (view.way === null || view.proof !== null) return '';
-  return `\nIt may sleep once it was proven that it wakes: drover host drill ${view.host}`;
+/** Why it may not sleep yet, and the drill that is to come: without a power controller that would be refused as well. */
+function whatNext({ host, way, state, proof, refusal }: SleepView): string[] {
+  if (way === null || state !== 'awake') return [];
+  const not = refusal === null ? [] : [`it may not be sent to sleep now: ${refusal}`];
+  return proof !== null ? not : [...not, `It may sleep once it was proven that it wakes: drover host drill ${host}`];
 }
 
 function wayOf(way: string, macs: readonly string[]) {
