@@ -3,7 +3,7 @@
 /** Columns as wide as their widest cell, two blanks between; numbers, also with a unit, stand right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const right = head.map(
-    (_, column) => rows.length > 0 && rows.every((row) => /^(-|\d+(\.\d+)?( \S+)*)$/.test(row[column] ?? '-')),
+    (_, column) => rows.length > 0 && rows.every((row) => /^(-|-?\d+(\.\d+)?( \S+)*)$/.test(row[column] ?? '-')),
   );
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length)));
   return [head, ...rows]
