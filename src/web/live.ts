@@ -226,15 +226,17 @@ export class Live {
     const { client } = this;
     const within = { signal };
     try {
-      if (this.loaded !== 'all') {
-        this.hosts.replaceAll(await client.listHosts(undefined, within));
+      // The first time hosts are shown as soon as they are there; what changes after that is held, and put on top below.
+      const firstHosts = this.loaded === 'all' ? undefined : await client.listHosts(undefined, within);
+      if (firstHosts) {
+        this.hosts.replaceAll(firstHosts);
         this.loaded = 'hosts';
         this.#tell();
       }
       const [me, status, hosts, vms, migrations, drains, plans, recoveries] = await Promise.all([
         client.getMe(undefined, within),
         client.getStatus(undefined, within),
-        client.listHosts(undefined, within),
+        firstHosts ?? client.listHosts(undefined, within),
         client.listVms(undefined, within),
         client.listMigrations({ query: { limit: recentMigrations } }, within),
         client.listDrains(undefined, within),

@@ -1,5 +1,4 @@
 /** Puts the dashboard into its page. */
-import './no-eval.ts';
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 import { App } from './app.tsx';

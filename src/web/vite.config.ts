@@ -3,6 +3,7 @@ import { defineConfig } from 'vite';
 
 export default defineConfig({
   root: import.meta.dirname,
+  resolve: { alias: { zod: `${import.meta.dirname}/believed.ts` } },
   build: { target: 'es2022', assetsInlineLimit: 0, emptyOutDir: true, sourcemap: false, reportCompressedSize: false },
   clearScreen: false,
 });

@@ -49,17 +49,14 @@ export function layOut(
   const laneOf = new Map<string, Lane>();
   let top = 0;
   const lanes = hosts.map((host): Lane => {
-    const guests =
-      vmsByHost === 'unread'
-        ? host.vms.toSorted(byName).map((name): Occupant => ({ kind: 'name', name }))
-        : (vmsByHost.get(host.name) ?? []).map((vm): Occupant => ({ kind: 'guest', vm }));
-    const occupants = [...guests, ...(ghosts.get(host.name) ?? [])];
-    const rows = Math.ceil(occupants.length / columns);
+    const guests = vmsByHost === 'unread' ? host.vms : (vmsByHost.get(host.name) ?? none);
+    const coming = ghosts.get(host.name) ?? none;
+    const rows = Math.ceil((guests.length + coming.length) / columns);
     const chips = rows * (chip.height + chip.gap) - (rows > 0 ? chip.gap : 0);
     const height = isNarrow
       ? head.height + padding + (rows > 0 ? chips + padding : 0)
       : Math.max(least, chips + 2 * padding);
-    const lane = { host, occupants, top, height };
+    const lane = new LazyLane(host, top, height, guests, coming);
     top += height + between;
     laneOf.set(host.name, lane);
     return lane;
@@ -67,7 +64,46 @@ export function layOut(
   return { lanes, laneOf, height: Math.max(0, top - between), columns, isNarrow };
 }
 
+const none: readonly never[] = [];
 const noGhosts: ReadonlyMap<string, readonly Occupant[]> = new Map();
+
+/** Of a large fleet few lanes are ever seen, so who stands in one is put in order only when somebody looks. */
+class LazyLane implements Lane {
+  readonly host: HostView;
+  readonly top: number;
+  readonly height: number;
+  readonly #guests: readonly (VmView | string)[];
+  readonly #coming: readonly Occupant[];
+  #occupants: readonly Occupant[] | undefined;
+
+  constructor(
+    host: HostView,
+    top: number,
+    height: number,
+    guests: readonly (VmView | string)[],
+    coming: readonly Occupant[],
+  ) {
+    this.host = host;
+    this.top = top;
+    this.height = height;
+    this.#guests = guests;
+    this.#coming = coming;
+  }
+
+  get occupants(): readonly Occupant[] {
+    if (this.#occupants === undefined) {
+      const guests = this.#guests.map((guest): Occupant =>
+        typeof guest === 'string' ? { kind: 'name', name: guest } : { kind: 'guest', vm: guest },
+      );
+      this.#occupants = [...guests.sort((a, b) => byName(nameOf(a), nameOf(b))), ...this.#coming];
+    }
+    return this.#occupants;
+  }
+}
+
+function nameOf(occupant: Occupant): string {
+  return occupant.kind === 'guest' ? occupant.vm.name : occupant.kind === 'name' ? occupant.name : '';
+}
 
 function ghostsOf(open: readonly MigrationView[], vmsByHost: VmsByHost): ReadonlyMap<string, readonly Occupant[]> {
   const ghosts = new Map<string, Occupant[]>();

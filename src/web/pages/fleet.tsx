@@ -100,7 +100,8 @@ function Lanes({ hosts }: { hosts: readonly HostView[] }) {
     mayMove,
     useCallback((vm: VmView, host: string) => setMoving({ vm, to: host }), []),
   );
-  const seen = lanesWithin(layout.lanes, from, to);
+  // Before its width is known nothing has a place.
+  const seen = width === 0 ? [] : lanesWithin(layout.lanes, from, to);
   return (
     <>
       <div className="toolbar">
@@ -148,7 +149,7 @@ function Lanes({ hosts }: { hosts: readonly HostView[] }) {
             over={drag !== undefined && drag.over === lane.host.name && drag.vm.host !== lane.host.name}
           />
         ))}
-        <Moves open={open} layout={layout} from={from} to={to} />
+        {open.length > 0 && <Moves open={open} layout={layout} from={from} to={to} />}
       </div>
       {drag !== undefined && <Dragged drag={drag} />}
       {moving !== undefined && <MoveDialog vm={moving.vm} to={moving.to} onClose={() => setMoving(undefined)} />}
@@ -190,7 +191,7 @@ const LaneView = memo(function LaneView({ lane, layout, text, over }: LaneProps)
       className={`lane${over ? ' over' : ''}${host.state === 'silent' ? ' silent' : ''}`}
       aria-label={`Host ${host.name}`}
       data-host={host.name}
-      style={{ transform: `translateY(${top}px)`, height }}
+      style={{ top, height }}
     >
       <div className="lane-head">
         <div className="lane-name">
@@ -215,7 +216,7 @@ const LaneView = memo(function LaneView({ lane, layout, text, over }: LaneProps)
           <div
             key={keyOf(occupant)}
             className="chip-place"
-            style={{ transform: `translate(${x}px, ${y}px)`, width: chip.width, height: chip.height }}
+            style={{ left: x, top: y, width: chip.width, height: chip.height }}
           >
             <Chip occupant={occupant} isFirst={index === 0} text={text} />
           </div>

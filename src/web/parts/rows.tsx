@@ -43,7 +43,7 @@ export function Rows<T>(props: {
             role="row"
             aria-rowindex={first + index + 2}
             className="rows-row"
-            style={{ ...template, transform: `translateY(${(first + index) * rowHeight}px)` }}
+            style={{ ...template, top: (first + index) * rowHeight }}
           >
             {shown.map(({ word, cell, isNumber }) => (
               <span key={word} role="cell" className={isNumber ? 'number' : ''}>
