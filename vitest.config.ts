@@ -44,6 +44,7 @@ export default defineConfig({
           include: ['test/web/**/*.test.ts'],
           // Each waits for its fleet most of the time.
           maxWorkers: 2,
+          expect: { poll: { timeout: 30_000 } },
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

@@ -19,6 +19,7 @@ import { scenarios as balance } from './scenarios/balance.ts';
 import { scenarios as cancel } from './scenarios/cancel.ts';
 import { scenarios as chaos } from './scenarios/chaos.ts';
 import { scenarios as consolidate } from './scenarios/consolidate.ts';
+import { scenarios as dashboard } from './scenarios/dashboard.ts';
 import { scenarios as drain } from './scenarios/drain.ts';
 import { scenarios as forecast } from './scenarios/forecast.ts';
 import { scenarios as energy } from './scenarios/energy.ts';
@@ -41,6 +42,7 @@ const all: readonly Scenario[] = [
   ...forecast,
   ...images,
   ...cancel,
+  ...dashboard,
   ...refusals,
   ...trouble,
   ...rejoin,

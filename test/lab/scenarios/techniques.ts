@@ -135,15 +135,16 @@ export const scenarios: readonly Scenario[] = [
     async run(lab) {
       const test = await lab.guest('writer');
       const before = await test.guest.status();
-      const migration = await lab.withLinkSpeed('50mbit', async () => {
-        const begun = await lab.migrate(test.vm, lab.otherThan(test.vm.host), 'auto');
-        const params = { migration: begun.id };
-        assert.equal((await lab.warmingUp(begun)).switchable, 'post-copy');
+      const begun = await lab.withLinkSpeed('50mbit', async () => {
+        const move = await lab.migrate(test.vm, lab.otherThan(test.vm.host), 'auto');
+        const params = { migration: move.id };
+        assert.equal((await lab.warmingUp(move)).switchable, 'post-copy');
         await lab.client.switchMigration({ params });
-        await lab.inPhase(begun, 'resumed-with-faults', 'pre-paging', 'completed');
+        await lab.inPhase(move, 'resumed-with-faults', 'pre-paging', 'completed');
         await assert.rejects(lab.client.switchMigration({ params }), { code: 'wrong-state' });
-        return lab.ended(begun, 60_000);
+        return move;
       });
+      const migration = await lab.ended(begun, 60_000);
       assert.equal(migration.phase, 'completed', migration.failure?.message);
       assert(migration.endedInPostCopy && migration.rounds.length === 0, 'it was not switched in its first round');
       assert.equal(migration.switchedToPostCopy?.because, 'it was asked for');
