@@ -194,6 +194,7 @@ test('every operation succeeds once, and answers as the document says', { timeou
   await targetOf(armed).move(armed.id, { kind: 'listening', endpoint: { address: '10.0.1.2', port: 4444 } });
   await sourceOf(armed).move(armed.id, { kind: 'sending' });
   await sourceOf(armed).move(armed.id, { kind: 'armed' });
+  await ask('getLoads');
   await ask('switchMigration');
   await sourceOf(armed).move(armed.id, { kind: 'stopped', for: 'stop-and-copy' });
   await sourceOf(armed).move(armed.id, { kind: 'handed-over' });

@@ -9,6 +9,7 @@
  */
 import type { GuestLoad, HostLoad } from '../model/host.ts';
 import type { HostId, VmId } from '../model/ids.ts';
+import { LoadTrace, type TraceSample } from './load-trace.ts';
 
 /** What was a minute ago counts 1/e of what is now. */
 export const smoothingMs = 60_000;
@@ -48,6 +49,7 @@ class HostSeen {
   readonly memoryUsedMiB = new Quantity();
   readonly cpuPressure = new Quantity();
   readonly memoryPressure = new Quantity();
+  readonly cpuTrace = new LoadTrace();
   /** Monotonic. */
   lastAt = -Infinity;
   seenMs = 0;
@@ -73,6 +75,7 @@ class Means {
 class GuestSeen {
   readonly cpuCores = new Quantity();
   readonly cpuMeans = new Means();
+  readonly cpuTrace = new LoadTrace();
   readonly memoryMiB = new Quantity();
   readonly diskBytesPerSecond = new Quantity();
   readonly netBytesPerSecond = new Quantity();
@@ -107,6 +110,7 @@ export class LoadHistory {
     seen.lastAt = now;
     seen.seenMs += isFirst ? 0 : stepMs;
     seen.cpu.add(load.cpu, stepMs, this.#smoothingMs);
+    seen.cpuTrace.add(load.cpu, stepMs, now);
     seen.memoryUsedMiB.add(load.memoryUsedMiB, stepMs, this.#smoothingMs);
     if (load.pressure !== null) {
       seen.cpuPressure.add(load.pressure.cpu, stepMs, this.#smoothingMs);
@@ -118,6 +122,7 @@ export class LoadHistory {
       const of = entry(this.#guests, vm, GuestSeen);
       of.cpuCores.add(guest.cpuCores, stepMs, this.#smoothingMs);
       of.cpuMeans.add(guest.cpuCores, stepMs);
+      of.cpuTrace.add(guest.cpuCores, stepMs, now);
       of.memoryMiB.add(guest.memoryResidentMiB, stepMs, this.#smoothingMs);
       of.diskBytesPerSecond.add(
         guest.diskReadBytesPerSecond + guest.diskWriteBytesPerSecond,
@@ -139,6 +144,16 @@ export class LoadHistory {
   /** CPU of the last two hours: means of five minutes each, the newest last. */
   recentCpuCores(vm: VmId): readonly number[] {
     return this.#guests.get(vm)?.cpuMeans.kept ?? [];
+  }
+
+  /** Share of its cores over the last hour, for charts. @param now monotonic */
+  cpuOfHost(host: HostId, now: number): TraceSample[] {
+    return this.#hosts.get(host)?.cpuTrace.samples(now) ?? [];
+  }
+
+  /** Cores in use over the last hour, for charts. @param now monotonic */
+  cpuOfGuest(vm: VmId, now: number): TraceSample[] {
+    return this.#guests.get(vm)?.cpuTrace.samples(now) ?? [];
   }
 
   /** For how long the host's load has been seen, gaps left out. */

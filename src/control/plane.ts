@@ -81,6 +81,7 @@ export interface ControlPlane {
   readonly commitTimes: CommitTimes;
   readonly live: LiveEvents;
   readonly liveness: Liveness;
+  readonly loads: LoadHistory;
   readonly health: Health;
   readonly agents: Agents;
   /** Whether the records can be trusted. */

@@ -184,6 +184,19 @@ export class Live {
     return this.#loads.get(id) ?? noLoad;
   }
 
+  /** What was before this page was opened, or is not remembered here: from the server. */
+  async readLoads(of: { readonly host: string } | { readonly vm: string }, signal: AbortSignal): Promise<void> {
+    const { id, cpu } = await this.client.getLoads({ query: of }, { signal });
+    const own = this.#loads.get(id) ?? noLoad;
+    const ownSince = own.at[0] ?? Infinity;
+    const before = cpu.filter(({ at }) => at < ownSince);
+    this.#loads.set(id, {
+      at: [...before.map(({ at }) => at), ...own.at],
+      value: [...before.map(({ value }) => value), ...own.value],
+    });
+    this.#tell();
+  }
+
   /** By name of the host. */
   vmsByHost(): ReadonlyMap<string, readonly VmView[]> {
     if (this.#byHost?.version !== this.vms.version) {

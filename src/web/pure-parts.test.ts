@@ -1,8 +1,10 @@
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { stretchesOf } from './charts/phase-timeline.tsx';
 import { lanesWithin, layOut, middleOf } from './pages/fleet-layout.ts';
+import { Live } from './live.ts';
 import { routeOf } from './router.ts';
 import { byName, bytes, duration, percentile, rate } from './words.ts';
+import type { Client } from '../wire/client.ts';
 import type { HostView, VmView } from '../wire/endpoints.ts';
 
 /** Of a view only what is looked at here. */
@@ -79,5 +81,35 @@ describe('the phases of a move', () => {
       { phase: 'resumed', from: 95, to: 100 },
     ]);
     expect(stretchesOf({ history: history.slice(0, 2), endedAt: null }, 500).at(-1)?.to).toBe(500);
+  });
+});
+
+describe('the load of a host or VM', () => {
+  afterEach(() => vi.unstubAllGlobals());
+
+  it('is what the server has seen, and from the opening of the page on what was told', async () => {
+    vi.stubGlobal('requestAnimationFrame', () => 0);
+    const cpu = [10, 20, 30].map((at) => ({ at, value: at / 10 }));
+    const getLoads = () => Promise.resolve({ id: 'vm_1', stepMs: 30_000, cpu });
+    const told = {
+      type: 'loads' as const,
+      at: 25,
+      says: '',
+      hosts: [],
+      vms: [{ vm: 'vm_1', cpuCores: 9, memoryResidentMiB: 1 }],
+    };
+    const over = new AbortController();
+    // Of the client only what is asked here.
+    const client = {
+      getLoads,
+      events: async function* () {
+        yield { id: null, event: told };
+      },
+    } as unknown as Client;
+    const live = new Live(client);
+    await live.run(over.signal);
+    await live.readLoads({ vm: 'web1' }, over.signal);
+    await live.readLoads({ vm: 'web1' }, over.signal);
+    expect(live.loadOf('vm_1')).toEqual({ at: [10, 20, 25], value: [1, 2, 9] });
   });
 });

@@ -11,6 +11,7 @@ import { energyEndpoints } from './energy.ts';
 import { eventEndpoints } from './events.ts';
 import { fleetSnapshot } from './fleet.ts';
 import { hostEndpoints } from './hosts.ts';
+import { loadEndpoints } from './loads.ts';
 import { migrationEndpoints } from './migrations.ts';
 import { peopleEndpoints } from './people.ts';
 import { recoveryEndpoints } from './recovery.ts';
@@ -56,6 +57,7 @@ export const endpoints = {
   ...hostEndpoints,
   ...energyEndpoints,
   ...vmEndpoints,
+  ...loadEndpoints,
   ...migrationEndpoints,
   ...recoveryEndpoints,
   ...taskEndpoints,

@@ -96,6 +96,7 @@ const requests = {
   getPlan: plan,
   acceptPlan: plan,
   dismissPlan: plan,
+  getLoads: { query: { vm: 'web1' } },
   listEvents: { query: { samples: 'false' } },
   listWebhooks: {},
   createWebhook: { body: { url: 'https://example.org/drover', on: ['migration.*', 'failure.*'] } },

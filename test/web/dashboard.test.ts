@@ -208,6 +208,15 @@ describe.skipIf(leftOut)('the dashboard', () => {
     await lane('h2').locator('button.chip[aria-label^="mail-web, running"]').waitFor();
   });
 
+  it('shows the load from before the page was opened', async () => {
+    const known = async () => (await stage.fleet.client.getLoads({ query: { vm: 'shop-web' } })).cpu.length;
+    await expect.poll(known, { timeout: 60_000 }).toBeGreaterThan(1);
+    const read = page.waitForResponse((response) => response.url().includes('/api/v1/loads?vm='));
+    await to('/vms/shop-web');
+    expect((await read).ok()).toBe(true);
+    await page.getByRole('img', { name: /Cores that shop-web uses/ }).waitFor();
+  });
+
   it('says why a move is refused, and stays where it was', async () => {
     await stage.fleet.client.cordonHost({ params: { host: 'h4' } });
     await to('/vms/mail-web');

@@ -36,6 +36,7 @@ import {
   uncordonHost,
   updateHost,
 } from './hosts.ts';
+import { getLoads } from './loads.ts';
 import { cancelMigration, getMigration, listMigrations, recordBlackout, switchMigration } from './migrations.ts';
 import { backup, checkFleet, getStatus } from './status.ts';
 import { fenceHost, getRecovery, listRecoveries } from './recoveries.ts';
@@ -107,6 +108,7 @@ export const handlers = {
   stopVm,
   migrateVm,
   consoleVm,
+  getLoads,
   listMigrations,
   getMigration,
   cancelMigration,

@@ -3,7 +3,7 @@ import { useEffect, useState } from 'react';
 import { messageOf } from '../../model/failure.ts';
 import type { DrainView } from '../../wire/drains.ts';
 import type { HostView } from '../../wire/endpoints.ts';
-import { live, upTo, useLive } from '../live.ts';
+import { live, useLive } from '../live.ts';
 import { goTo, pathTo } from '../router.ts';
 import { bytes, duration, mebibytes, moment, percent, plural } from '../words.ts';
 import { LineChart } from '../charts/line-chart.tsx';
@@ -13,17 +13,15 @@ import { Dialog } from '../parts/dialog.tsx';
 import { Empty } from '../parts/empty.tsx';
 import { Link } from '../parts/link.tsx';
 import { tell, tellRefusal, useDoing } from '../parts/notices.tsx';
-import { Facts, Figure, PageFrame, Section, useNow } from '../parts/page.tsx';
+import { Facts, Figure, PageFrame, Section } from '../parts/page.tsx';
+import { useLoad } from '../parts/use-load.ts';
 import { VmTable } from '../parts/vm-table.tsx';
 import { Wide } from '../parts/wide.tsx';
 
 export function HostPage({ name }: { name: string }) {
   const host = useLive((store) => store.host(name));
   const vms = useLive((store) => store.vmsByHost().get(host?.name ?? name));
-  const load = upTo(
-    useNow(2000),
-    useLive((store) => store.loadOf(host?.id ?? '')),
-  );
+  const load = useLoad('host', host?.id ?? '');
   if (!host)
     return (
       <Empty title={`There is no host called ${name}`}>

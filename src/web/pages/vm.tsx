@@ -1,7 +1,7 @@
 /** One VM: its load, where it has lived and why it moved. */
 import { useEffect, useMemo, useState } from 'react';
 import type { MigrationView, VmView } from '../../wire/endpoints.ts';
-import { live, upTo, useLive } from '../live.ts';
+import { live, useLive } from '../live.ts';
 import { pathTo } from '../router.ts';
 import { cores, duration, mebibytes, moment, percent } from '../words.ts';
 import { Gantt, type GanttBar } from '../charts/gantt.tsx';
@@ -13,6 +13,7 @@ import { HostLink, Link } from '../parts/link.tsx';
 import { MoveDialog } from '../parts/move-dialog.tsx';
 import { tellRefusal, useDoing } from '../parts/notices.tsx';
 import { Facts, Figure, PageFrame, Section, useNow } from '../parts/page.tsx';
+import { useLoad } from '../parts/use-load.ts';
 import { Wide } from '../parts/wide.tsx';
 
 export function VmPage({ name }: { name: string }) {
@@ -26,10 +27,7 @@ export function VmPage({ name }: { name: string }) {
 }
 
 function Known({ vm }: { vm: VmView }) {
-  const load = upTo(
-    useNow(2000),
-    useLive((store) => store.loadOf(vm.id)),
-  );
+  const load = useLoad('vm', vm.id);
   const all = useLive((store) => store.migrations.list());
   const moves = useMemo(() => all.filter((migration) => migration.vm === vm.id), [all, vm.id]);
   useEffect(() => {
