@@ -2,7 +2,7 @@
  * A placement that changes: which VM is on which host, what each host holds, and the score, all kept up to date by `move`.
  * Cost of a move or of asking for one: the number of metrics, nothing else. Not here: which moves are worth asking for.
  */
-import type { Problem } from './problem.ts';
+import type { Groups, Problem } from './problem.ts';
 
 /** Sums drift by rounding; they are made anew after so many moves. */
 const movesUntilAnew = 50_000;
@@ -160,7 +160,7 @@ export class Board {
     const from = this.at[vm]!;
     if (from === to) return this.score();
     const { objective, counted } = this.problem;
-    if (objective.peak !== null || this.#isGrouped(vm)) return this.#byTrying(vm, to);
+    if (objective.peak !== null) return this.#byTrying(vm, to);
     const metrics = objective.metrics;
     const n = this.#counted;
     const a = from * metrics;
@@ -169,7 +169,7 @@ export class Board {
     const countA = counted[from] === 1;
     const countB = counted[to] === 1;
     let score = this.#fixed + this.#fixedChange(vm, from, to) + this.#over;
-    score += this.conflicts * objective.conflict + this.splits * objective.split;
+    score += this.conflicts * objective.conflict + this.splits * objective.split + this.#groupChange(vm, from, to);
     for (let i = 0; i < objective.over.length; i++) {
       const { metric, limit, weight } = objective.over[i]!;
       const amount = objective.amount[v + metric]!;
@@ -209,7 +209,7 @@ export class Board {
     const here = at[vm]!;
     const there = at[other]!;
     const { objective, counted, leave } = this.problem;
-    if (objective.peak !== null || this.#isGrouped(vm) || this.#isGrouped(other)) return this.#byExchanging(vm, other);
+    if (objective.peak !== null || this.#shareGroup(vm, other)) return this.#byExchanging(vm, other);
     const { metrics, amount, scale, stranded, over, reference } = objective;
     const n = this.#counted;
     const a = here * metrics;
@@ -218,6 +218,7 @@ export class Board {
     const countB = counted[there] === 1;
     let score = this.#fixed + this.#over + (leave[there]! - leave[here]!) * (stranded[vm]! - stranded[other]!);
     score += this.conflicts * objective.conflict + this.splits * objective.split;
+    score += this.#groupChange(vm, here, there) + this.#groupChange(other, there, here);
     for (let i = 0; i < over.length; i++) {
       const { metric, limit, weight } = over[i]!;
       const more = amount[other * metrics + metric]! - amount[vm * metrics + metric]!;
@@ -265,7 +266,7 @@ export class Board {
     if (cpu < 0 && this.cpu[there]! - cpu > p.cpuCap[there]!) return false;
     if (!this.#isGrouped(vm) && !this.#isGrouped(other)) return true;
     // Neither could go first: each waits until its rival is gone.
-    if (this.#areRivals(vm, other)) return false;
+    if (haveInCommon(p.apart, vm, other)) return false;
     const { conflicts, splits } = this;
     this.move(vm, there);
     this.move(other, here);
@@ -301,12 +302,9 @@ export class Board {
     return { hosts: this.#counted, sum: Float64Array.from(this.#sum), squares: Float64Array.from(this.#squares) };
   }
 
-  #areRivals(vm: number, other: number): boolean {
-    const { start, of } = this.problem.apart;
-    for (let i = start[vm]!; i < start[vm + 1]!; i++) {
-      for (let j = start[other]!; j < start[other + 1]!; j++) if (of[i] === of[j]) return true;
-    }
-    return false;
+  #shareGroup(vm: number, other: number): boolean {
+    const { apart, together } = this.problem;
+    return haveInCommon(apart, vm, other) || haveInCommon(together, vm, other);
   }
 
   #isGrouped(vm: number): boolean {
@@ -331,6 +329,23 @@ export class Board {
     this.move(other, there);
     this.move(vm, here);
     return score;
+  }
+
+  /** What the move would add to the score for rules between VMs. */
+  #groupChange(vm: number, from: number, to: number): number {
+    const { apart, together, hosts, objective } = this.problem;
+    let change = 0;
+    for (let i = apart.start[vm]!; i < apart.start[vm + 1]!; i++) {
+      const group = apart.of[i]! * hosts;
+      if ((this.#apart.get(group + from) ?? 0) > 1) change -= objective.conflict;
+      if ((this.#apart.get(group + to) ?? 0) > 0) change += objective.conflict;
+    }
+    for (let i = together.start[vm]!; i < together.start[vm + 1]!; i++) {
+      const group = together.of[i]! * hosts;
+      if (this.#together.get(group + from) === 1) change -= objective.split;
+      if ((this.#together.get(group + to) ?? 0) === 0) change += objective.split;
+    }
+    return change;
   }
 
   #fixedChange(vm: number, from: number, to: number): number {
@@ -462,6 +477,13 @@ export class Board {
       this.cost += this.problem.moveCost[vm]!;
     }
   }
+}
+
+function haveInCommon({ start, of }: Groups, vm: number, other: number): boolean {
+  for (let i = start[vm]!; i < start[vm + 1]!; i++) {
+    for (let j = start[other]!; j < start[other + 1]!; j++) if (of[i] === of[j]) return true;
+  }
+  return false;
 }
 
 /** The largest of one value per host, after each change in the logarithm of their number. */
