@@ -69,6 +69,8 @@ const mendingHeat = 0.05;
 const shareOfTry = 0.6;
 const partIterationsPerVm = 120;
 const mostPartIterations = 15_000_000;
+/** Among so many times as many moves the first are chosen: the descent takes the hottest hosts first anyway. */
+const choiceOf = 4;
 const iterationsPerFirst = 1000;
 
 /** Up to so many hosts the search itself keeps room for dead hosts; beyond, the order leaves out what would take it. */
@@ -144,11 +146,11 @@ function onceWhole(task: Task): Ordered {
 
 function* onceInParts(task: Task): PartSearch<Ordered> {
   const { problem, options } = task;
-  const board = new Board(problem);
+  const first = options.first ?? Infinity;
+  const board = new Board({ ...problem, maxMoves: Math.min(problem.maxMoves, choiceOf * first) });
   const chance = chanceFrom(seedOf(options));
   descend(board, chance);
-  // Whether it is worth the trouble is a question about all of it, not about where it begins.
-  const first = options.first ?? Infinity;
+  // Whether it is worth the trouble is not a question about where it begins.
   if (board.movedCount > first && isWorth(task, board)) return theFirst(task, first, board);
   yield* polishInParts(task, board, chance);
   return ifWorth(task, toward(task, board.at));
@@ -169,11 +171,11 @@ function theFirst(task: Task, first: number, whole: Board): Ordered {
   return polished.board.energy() < begun.board.energy() ? polished : begun;
 }
 
-function polishWhole({ fleet, problem, options, aim }: Task, board: Board, chance: Chance): void {
-  const spare = new Spare(fleet, new Board(problem));
+function polishWhole(task: Task, board: Board, chance: Chance): void {
+  const { problem, options, aim } = task;
   const share = aim.tries === undefined ? 1 : shareOfTry;
   const iterations = options.iterations ?? Math.round(share * iterationsFor(problem));
-  const allows = problem.hosts <= fewHosts ? (changed: Board): boolean => spare.isKept(changed) : undefined;
+  const allows = problem.hosts <= fewHosts ? keepsSpare(task, problem.start) : null;
   polish(board, chance, { iterations, ...(allows && { allows }) });
   if (takeShortcuts(board, chance) === 0) return;
   polish(board, chance, { iterations: iterations * shareOfMending, heat: mendingHeat, ...(allows && { allows }) });
@@ -187,10 +189,18 @@ function* polishInParts({ problem, options }: Task, board: Board, chance: Chance
   }
 }
 
-function toward({ fleet, problem }: Task, wanted: Int32Array): Ordered {
-  const { maxMoves, maxMoveMiB } = problem;
-  const spare = new Spare(fleet, new Board({ ...problem, start: problem.home }));
-  return order(problem, wanted, { maxMoves, maxMoveMiB, hops: true, allows: (board) => spare.isKept(board) });
+function toward(task: Task, wanted: Int32Array): Ordered {
+  const { problem } = task;
+  const { maxMoves, maxMoveMiB, home } = problem;
+  const allows = keepsSpare(task, home);
+  return order(problem, wanted, { maxMoves, maxMoveMiB, hops: true, ...(allows && { allows }) });
+}
+
+/** Is there as much room for the VMs of dead hosts as there was at first? null: none is to be kept. */
+function keepsSpare({ fleet, problem }: Task, start: Int32Array): ((board: Board) => boolean) | null {
+  if (fleet.snapshot.settings.hostFailuresTolerated === 0) return null;
+  const spare = new Spare(fleet, new Board({ ...problem, start }));
+  return (board) => spare.isKept(board);
 }
 
 function ifWorth(task: Task, found: Ordered): Ordered {

@@ -87,6 +87,7 @@ class Sequence {
     // Each turn makes a step, parks a move or looks at a stale gain again: bounded by moves times looks.
     const limit = 200 * (this.#pending.size + 10);
     for (let turn = 0; turn < limit && this.#pending.size > 0; turn++) {
+      if (this.#steps.length >= this.#options.maxMoves) break;
       const next = this.#queue.pop();
       if (next === undefined) {
         if (!this.#breakCircle()) break;
