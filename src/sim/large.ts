@@ -54,8 +54,8 @@ export interface LargeResult {
 const sampleMs = 300_000;
 /** Between two looks at what is due: no shorter than what a large fleet takes to think about. */
 const stepMs = 60_000;
-/** The day begins here: before the morning's load. */
-const startHour = 6;
+/** The day begins here: the morning's load is on its way, and half an hour shows what is done about it. */
+const startHour = 9;
 const startedAt = Date.UTC(2030, 0, 1, startHour);
 const overload = 0.9;
 const sayEveryMs = 10_000;
