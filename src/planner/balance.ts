@@ -117,10 +117,16 @@ function* settle(task: Task): PartSearch<Ordered> {
     const next = yield* once({ ...task, problem: { ...task.problem, home: from, start: from } });
     if (next.steps.length === 0) return ordered;
     const whole = toward(task, next.board.at);
-    if (!isWorth(task, whole.board)) return ordered;
-    ordered = whole;
+    ordered = whole.board.score() > next.board.score() + noGain ? inTurn(ordered, next) : whole;
   }
   return ordered;
+}
+
+/** Where the second placement cannot be reached at once: first the one, then the other. */
+function inTurn(one: Ordered, other: Ordered): Ordered {
+  const again = new Set(other.steps.map(({ vm }) => vm));
+  const begun = one.steps.map((step) => (again.has(step.vm) ? { ...step, hop: true } : step));
+  return { ...other, steps: [...begun, ...other.steps] };
 }
 
 function* once(task: Task): PartSearch<Ordered> {
