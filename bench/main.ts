@@ -131,11 +131,20 @@ async function run(argv: readonly string[]): Promise<number> {
     .option('--hosts <list>', 'sizes of clusters; hbal takes minutes for each of 50', numbers(2, 100_000), [10, 20])
     .option('--seeds <number>', 'clusters of each size and pattern', between(1, 100), 1)
     .option('--cases <dir>', 'a folder of .data and .util files instead')
+    .option('--keep <dir>', "keep hbal's answers there, and do not ask again what is there")
     .option('--scorer <file>', 'a script that scores moves too: FILE.data [-U FILE.util] --moves FILE.json')
     .action(
-      async (options: Pick<Common, 'output'> & { hosts: number[]; seeds: number; cases?: string; scorer?: string }) => {
-        const { hosts, seeds, cases, scorer } = options;
-        const result = await benchBalance({ hosts, seeds, cases, scorer, say, signal: onInterrupt() });
+      async (
+        options: Pick<Common, 'output'> & {
+          hosts: number[];
+          seeds: number;
+          cases?: string;
+          keep?: string;
+          scorer?: string;
+        },
+      ) => {
+        const { hosts, seeds, cases, keep, scorer } = options;
+        const result = await benchBalance({ hosts, seeds, cases, keep, scorer, say, signal: onInterrupt() });
         const aims = balanceAims(result);
         print(options.output === 'json' ? JSON.stringify({ ...result, aims }, null, 2) : balanceText(result));
         if (result.rows.some(({ drover }) => drover.violations.length > 0)) code = 1;

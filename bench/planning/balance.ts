@@ -24,6 +24,8 @@ export interface BalanceBench {
   readonly cases: string | undefined;
   /** A program that scores moves independently: `node SCORER FILE.data [-U FILE.util] --moves FILE.json`. */
   readonly scorer: string | undefined;
+  /** Folder of hbal's answers. */
+  readonly keep: string | undefined;
   readonly say: (line: string) => void;
   readonly signal: AbortSignal;
 }
@@ -107,7 +109,7 @@ async function compare({ name, data, util }: Case, folder: string, options: Bala
   const text = await readFile(data, 'utf8');
   const load = util === null ? null : { text: await readFile(util, 'utf8'), name: util };
   const { snapshot, traits } = readGaneti(text, load, data);
-  const theirs = await runHbal(data, util);
+  const theirs = await runHbal(data, util, options.keep);
   const replayed = replay(snapshot, traits, theirs.moves);
   // Both must speak of one score, or nothing below means anything.
   const worst = theirs.moves.reduce(

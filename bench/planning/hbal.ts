@@ -1,5 +1,8 @@
 /** Debian's hbal as the peer: run on a cluster file, its moves and scores read from what it prints. */
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { UserError } from '../../src/model/failure.ts';
 
 export interface HbalMove {
@@ -29,9 +32,10 @@ export async function findHbal(): Promise<string> {
   );
 }
 
-export async function runHbal(data: string, util: string | null): Promise<HbalRun> {
+/** @param keep a folder of its answers: what is there is not asked again, for clusters where it takes minutes */
+export async function runHbal(data: string, util: string | null, keep?: string): Promise<HbalRun> {
   const argv = ['-t', data, ...(util === null ? [] : ['-U', util]), '-v', '-v'];
-  const { text, cpuMs } = await output('hbal', argv);
+  const { text, cpuMs } = await kept(keep, [data, ...(util === null ? [] : [util])], () => output('hbal', argv));
   const moves = text.split('\n').flatMap((line): HbalMove[] => {
     const [, vm, to, score] = /^\s*\d+\. (\S+)\s+\S+\s+=> ([^\s:]+)\S*\s+(-?[\d.]+) a=/.exec(line) ?? [];
     return vm === undefined || to === undefined ? [] : [{ vm, to, score: Number(score) }];
@@ -40,8 +44,27 @@ export async function runHbal(data: string, util: string | null): Promise<HbalRu
   return { moves, before, after: moves.at(-1)?.score ?? before, cpuMs };
 }
 
+interface Output {
+  readonly text: string;
+  readonly cpuMs: number;
+}
+
+async function kept(folder: string | undefined, files: readonly string[], ask: () => Promise<Output>): Promise<Output> {
+  if (folder === undefined) return ask();
+  const hash = createHash('sha256');
+  for (const file of files) hash.update(await readFile(file));
+  const path = join(folder, `hbal-${hash.digest('hex').slice(0, 32)}.json`);
+  const before = await readFile(path, 'utf8').catch(() => null);
+  // The cast: nobody but this writes there.
+  if (before !== null) return JSON.parse(before) as Output;
+  const answer = await ask();
+  await mkdir(folder, { recursive: true });
+  await writeFile(path, JSON.stringify(answer));
+  return answer;
+}
+
 /** Through a shell's `times`, which says what the child used; Node tells that of no child. */
-async function output(program: string, argv: readonly string[]): Promise<{ text: string; cpuMs: number }> {
+async function output(program: string, argv: readonly string[]): Promise<Output> {
   const child = spawn('sh', ['-c', '"$0" "$@"; code=$?; times >&3; exit $code', program, ...argv], {
     stdio: ['ignore', 'pipe', 'ignore', 'pipe'],
   });
