@@ -14,8 +14,11 @@ const guests = 4;
 /** Keeps a CPU busy and little memory dirty. */
 const load = { pagesPerSecond: 200_000, setMiB: 4 };
 const calm = { ...load, pagesPerSecond: 1 };
-/** Little enough for a burst to be one also where the machine has much to do, and much enough for one guest. */
-const burst = { cpuLimit: 0.25, unevenForMs: 2_000, dwellMs: 0 } as const;
+/** Of what the burst is seen to take, on a machine with however much to do: too little for four guests, enough for two. */
+const limitOfBurst = 0.6;
+/** Of less the limit would be smaller than the smallest. */
+const leastCores = 0.2;
+const burst = { unevenForMs: 2_000, dwellMs: 0 } as const;
 const usual = { mode: 'off', goal: 'balance', cpuLimit: 0.8, unevenForMs: 180_000, dwellMs: 1_800_000 } as const;
 
 /** As a person would: by the command line. @returns what it printed */
@@ -62,10 +65,31 @@ async function switchedOff(lab: TestLab, all: readonly TestGuest[]): Promise<voi
   await Promise.all(all.map((test, at) => lab.unharmed(test, before[at]!)));
 }
 
+/** Makes the guests busy. @returns what that takes of their host, when it is seen to rise no more */
+async function seenOf(lab: TestLab, all: readonly TestGuest[]): Promise<{ used: number; all: number }> {
+  const look = async () => (await lab.client.getBalance()).hosts.find(({ name }) => name === home);
+  let before = (await look())?.cpuCores ?? 0;
+  for (const { guest } of all) await guest.setLoad(load);
+  let beforeAt = performance.now();
+  let now = await look();
+  const isSteady = async (): Promise<boolean> => {
+    now = await look();
+    if (performance.now() - beforeAt < 4_000) return false;
+    const used = now?.cpuCores ?? 0;
+    const steady = used > leastCores && used < before * 1.1;
+    [before, beforeAt] = [used, performance.now()];
+    return steady;
+  };
+  await lab.until('the burst to be seen', isSteady, 90_000);
+  assert.ok(now);
+  return { used: now.cpuCores, all: now.cpus };
+}
+
 async function wokenByLoad(lab: TestLab, all: readonly TestGuest[]): Promise<void> {
   const before = await Promise.all(all.map(({ guest }) => guest.status()));
-  await lab.client.setBalance({ body: { ...burst, goal: 'consolidate', mode: 'automatic' } });
-  for (const { guest } of all) await guest.setLoad(load);
+  const cores = await seenOf(lab, all);
+  const cpuLimit = Math.round((limitOfBurst * cores.used * 1000) / cores.all) / 1000;
+  await lab.client.setBalance({ body: { ...burst, cpuLimit, goal: 'consolidate', mode: 'automatic' } });
   await lab.until(
     `${spare} to be woken and to have got a guest`,
     async () => (await onHost(lab, spare)).length > 0,
