@@ -232,7 +232,9 @@ export class Outgoing {
     if (this.#stop.signal.aborted) return true; // abandoned
     this.#context.log.error({ migration: this.job.migration, event, error: messageOf(error) }, 'an event was missed');
     if (event.kind !== 'transfer' || !/^(completed|cancelled|failed)$/.test(event.state.kind)) return false;
-    return !(await this.#settleByState());
+    // QEMU may be about to let the guest run on: it tells no more of this transfer, so the state is looked at until it says the end.
+    while (await this.#settleByState()) await this.#context.clock.sleep(sampleEveryMs, this.#stop.signal);
+    return true;
   }
 
   /** As #catchUp, until it succeeds: nobody else watches over this guest. */
