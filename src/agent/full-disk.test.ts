@@ -45,6 +45,25 @@ test('a guest that died is told of', async () => {
   await vi.waitFor(() => expect(host.part().kind).toBe('none'));
 });
 
+test('a guest that died is told of before the next one of its VM is started', async () => {
+  await host.withGuest();
+  let isFull = true;
+  const real = host.context.facts.guest.bind(host.context.facts);
+  const say = vi.spyOn(host.context.facts, 'guest').mockImplementation((fact) => {
+    if (isFull && fact.kind === 'ended') noRoom();
+    real(fact);
+  });
+  host.guest.end('died');
+  await vi.waitFor(() => expect(say).toHaveBeenCalled());
+  host.order('start', { name: 'web1', spec: running.spec, running }, 9);
+  await vi.waitFor(() => expect(say.mock.calls.length).toBeGreaterThan(1), { timeout: 4_000 });
+  expect(host.guests.running.size).toBe(0);
+  isFull = false;
+  await host.fact('started');
+  expect(host.kinds()).toEqual(['ended', 'started']);
+  expect(host.part().kind).toBe('runs');
+});
+
 test('a copy that died is told of, and proves that it never ran', async () => {
   await receiving();
   hasNoRoomFor('migration', 'target-failed');

@@ -29,6 +29,7 @@ const removedKeptMs = 3_600_000;
 export class Guests {
   readonly running = new Map<VmId, Guest>();
   readonly #context: AgentContext;
+  readonly #leaving = new Map<VmId, Promise<void>>();
   readonly #stopping = new Set<VmId>();
 
   constructor(context: AgentContext) {
@@ -258,7 +259,21 @@ export class Guests {
    * may bring the guest back at once, and a fact may come twice after a crash, but must come. Tried until the disk takes it.
    * @param over the decision by which it ran here
    */
-  async leave(vm: VmId, part: Part = { kind: 'none' }, say?: () => void, over?: number): Promise<void> {
+  leave(vm: VmId, part: Part = { kind: 'none' }, say?: () => void, over?: number): Promise<void> {
+    const leaving = this.#leave(vm, part, say, over);
+    const all = Promise.allSettled([this.#leaving.get(vm), leaving]).then(() => {
+      if (this.#leaving.get(vm) === all) this.#leaving.delete(vm);
+    });
+    this.#leaving.set(vm, all);
+    return leaving;
+  }
+
+  /** Resolves when what has ended here is told and written down: what begins before that would be taken for it. */
+  async left(vm: VmId): Promise<void> {
+    await this.#leaving.get(vm);
+  }
+
+  async #leave(vm: VmId, part: Part, say: (() => void) | undefined, over: number | undefined): Promise<void> {
     await this.#context.network.detach(this.#context.journal.vm(vm)?.taps ?? []);
     let isSaid = false;
     await insist(this.#context, `the end of ${vm} here is not told or not written down`, () => {

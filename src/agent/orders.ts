@@ -284,6 +284,7 @@ export class Orders implements GoReceiver {
 
   /** What an earlier move left here never ran, or never will again: whoever orders something new of this VM knows better. */
   async #clearLeftover(vm: VmId): Promise<void> {
+    await this.#guests.left(vm);
     if (!this.#guests.running.has(vm) || mayRun(this.#guests.part(vm))) return;
     await this.#guests.destroy(vm);
     await this.#guests.leave(vm);
