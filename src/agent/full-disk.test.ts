@@ -1,6 +1,7 @@
 /** A host whose disk takes nothing for a while: what happens meanwhile is told as soon as it does again. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { FakeHost, jobOf, migration, running, vm } from './fake-host.ts';
+import type { VmEntry } from './journal.ts';
 import { MoveFacts } from './move-facts.ts';
 
 let host: FakeHost;
@@ -22,6 +23,18 @@ function hasNoRoomFor(about: 'guest' | 'migration', kind: string): void {
   vi.spyOn(host.context.facts, about).mockImplementation((fact: { kind: string }) => {
     if (!isFull || fact.kind !== kind) return real(fact);
     isFull = false;
+    return noRoom();
+  });
+}
+
+/** The next entry of that kind finds no room. @param then called when it has not */
+function hasNoRoomToNote(isOne: (entry: VmEntry) => boolean, then = () => {}): void {
+  const write = host.context.journal.setVm.bind(host.context.journal);
+  let isFull = true;
+  vi.spyOn(host.context.journal, 'setVm').mockImplementation((entry) => {
+    if (!isFull || !isOne(entry)) return write(entry);
+    isFull = false;
+    then();
     return noRoom();
   });
 }
@@ -110,6 +123,82 @@ test('what was held back while a guest was paused is told as soon as there is ro
   expect(host.kinds()).toEqual(['stopped', 'state-transferred']);
 });
 
+test('what a move tells on its way waits for room and stops nothing, each in its order', async () => {
+  const facts = new MoveFacts(host.context, migration);
+  hasNoRoomFor('migration', 'sending');
+  facts.say({ kind: 'sending' });
+  facts.say({ kind: 'link-lost' });
+  facts.hold();
+  facts.say({ kind: 'stopped', for: 'stop-and-copy' });
+  await host.fact('stopped');
+  facts.hold();
+  facts.say({ kind: 'state-transferred' });
+  await host.fact('state-transferred');
+  expect(host.kinds()).toEqual(['sending', 'link-lost', 'stopped', 'state-transferred']);
+});
+
+test('a copy that could not be made is told of', async () => {
+  host.hypervisor.refusesToStart = new Error('no memory');
+  hasNoRoomFor('migration', 'target-failed');
+  host.order('receive', { job: jobOf(), sourcePeer: host.peer });
+  await host.fact('target-failed');
+  expect(host.part().kind).toBe('gone-unrun');
+});
+
+describe('a move that never began', () => {
+  const nowhere = { address: '127.0.0.1', port: 1 };
+  const send = () => host.order('send', { job: jobOf(), endpoint: nowhere, targetPeer: nowhere });
+
+  test('is told to have ended with its guest here, as why it did', async () => {
+    await host.withGuest();
+    hasNoRoomFor('migration', 'source-running');
+    send();
+    expect(await host.fact('source-running')).toMatchObject({ failure: { code: 'target-unreachable' } });
+    await vi.waitFor(() => expect(host.part().kind).toBe('runs'));
+  });
+
+  test('is written down to have ended with its guest here, and told of once', async () => {
+    await host.withGuest();
+    hasNoRoomToNote(({ part }) => part.kind === 'runs');
+    send();
+    await vi.waitFor(() => expect(host.guests.hasStayed(vm, migration)).toBe(true));
+    expect(host.part().kind).toBe('runs');
+    send();
+    host.order('cancel', { migration });
+    await vi.waitFor(() => expect(host.kinds()).toEqual(['source-running', 'source-running']));
+  });
+
+  test('does not hide the end of its guest, where that comes before it could be written down', async () => {
+    await host.withGuest();
+    hasNoRoomToNote(
+      ({ part }) => part.kind === 'runs',
+      () => host.guest.end('died'),
+    );
+    send();
+    expect(await host.fact('ended')).toMatchObject({ how: 'died' });
+    expect(host.kinds()).toEqual(['source-running', 'ended']);
+    expect(host.part().kind).toBe('none');
+  });
+});
+
+test('a guest is switched to post-copy when that can be written down, and not before', async () => {
+  await host.withGuest();
+  let asked = -1;
+  hasNoRoomToNote(
+    ({ part }) => part.kind === 'sending' && part.switched,
+    () => (asked = host.guest.count('switch')),
+  );
+  host.order('send', { job: jobOf('post-copy'), endpoint: { address: '127.0.0.1', port: 1 }, targetPeer: host.peer });
+  await host.guest.whenAsked('start');
+  host.guest.now = 'sending';
+  host.guest.transferIs({ kind: 'sending' });
+  host.guest.does.set('switch', () => expect(host.part()).toMatchObject({ kind: 'sending', switched: true }));
+  host.guest.emit({ kind: 'round', round: 2 });
+  await host.guest.whenAsked('switch');
+  await host.fact('switching');
+  expect(asked).toBe(0);
+});
+
 describe('a guest that is started', () => {
   const start = { name: 'web1', spec: running.spec, running };
 
@@ -133,13 +222,7 @@ describe('a guest that is started', () => {
   });
 
   test('that has failed is not started by the same order again, though that could not be written down at first', async () => {
-    const write = host.context.journal.setVm.bind(host.context.journal);
-    let isFull = true;
-    vi.spyOn(host.context.journal, 'setVm').mockImplementation((entry) => {
-      if (!isFull || entry.over === undefined) return write(entry);
-      isFull = false;
-      return noRoom();
-    });
+    hasNoRoomToNote(({ over }) => over !== undefined);
     host.leaseTrouble = 'no lease';
     host.order('start', start);
     await host.fact('start-failed');
@@ -152,13 +235,7 @@ describe('a guest that is started', () => {
   });
 
   test('is ended before its start is said to have failed, where it could not be written down that it runs', async () => {
-    const write = host.context.journal.setVm.bind(host.context.journal);
-    let isFull = true;
-    vi.spyOn(host.context.journal, 'setVm').mockImplementation((entry) => {
-      if (!isFull || entry.part.kind !== 'runs') return write(entry);
-      isFull = false;
-      return noRoom();
-    });
+    hasNoRoomToNote(({ part }) => part.kind === 'runs');
     host.order('start', start);
     await host.fact('start-failed');
     expect(host.guest.hasEnded).toBe(true);

@@ -55,7 +55,7 @@ export class Guests {
       this.#follow(guest);
     }
     for (const entry of journal.vms()) {
-      if (entry.part.kind === 'runs' && !this.running.has(entry.vm)) await this.#ended(entry.vm, null, false);
+      if (entry.part.kind === 'runs' && !this.running.has(entry.vm)) await this.ended(entry.vm, null);
     }
     await this.#sweepTaps();
     this.#sweepRemoved();
@@ -226,7 +226,7 @@ export class Guests {
     this.running.delete(vm);
     const stopped = this.#stopping.delete(vm);
     if (this.part(vm).kind === 'runs') {
-      await this.#ended(vm, gone, stopped, this.#context.leaseTrouble(guest.running.spec));
+      await this.ended(vm, gone, stopped, this.#context.leaseTrouble(guest.running.spec));
     }
   }
 
@@ -243,7 +243,8 @@ export class Guests {
     }
   }
 
-  async #ended(vm: VmId, gone: GuestGone | null, stopped: boolean, lease: string | null = null): Promise<void> {
+  /** Tells of the end of a guest that belongs to no move. */
+  async ended(vm: VmId, gone: GuestGone | null, stopped = false, lease: string | null = null): Promise<void> {
     const { facts, journal, clock } = this.#context;
     const how = gone?.how === 'powered-off' ? 'powered-off' : stopped ? 'stopped' : 'died';
     const generation = journal.vm(vm)?.generation ?? 0;

@@ -65,6 +65,7 @@ export class Incoming {
     const { network, hypervisor, facts, disks, clock, migrationAddress } = context;
     let taps: string[] = [];
     let started: Guest | undefined;
+    let isSaid = false;
     try {
       requireLease(context, job.running.spec);
       taps = await network.attach(vm, job.running.spec.nics);
@@ -86,8 +87,15 @@ export class Incoming {
       await network.detach(taps);
       const cause = failureOf(error, `The copy of ${job.vmName} could not be prepared on ${context.hostName}.`);
       const failure: Failure = { ...cause, code: 'target-did-not-start' };
-      facts.migration({ migration: job.migration, at: clock.now(), kind: 'target-failed', failure });
-      guests.setPart(vm, { kind: 'gone-unrun', job }, { generation, taps: [] });
+      const at = clock.now();
+      const fail = () => {
+        if (!isSaid) facts.migration({ migration: job.migration, at, kind: 'target-failed', failure });
+        isSaid = true;
+        guests.setPart(vm, { kind: 'gone-unrun', job }, { generation, taps: [] });
+      };
+      // Where the journal says that a copy is being received, the order that comes again takes that for true.
+      const isOver = () => guests.part(vm).kind !== 'receiving';
+      await insist(context, `that the copy of ${job.vmName} failed is not told or not written down`, fail, isOver);
       return undefined;
     }
   }

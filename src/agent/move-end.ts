@@ -9,6 +9,7 @@ import type { MoveJob } from '../wire/agent.ts';
 import type { AgentContext } from './context.ts';
 import type { Guests } from './guests.ts';
 import type { Peers, TargetLink } from './handover.ts';
+import { insist } from './insist.ts';
 import { holdMs, type MoveFacts } from './move-facts.ts';
 import * as failures from './move-failures.ts';
 import { rollBack } from './roll-back.ts';
@@ -181,12 +182,27 @@ export class MoveEnd {
     await this.staysHere(failure);
   }
 
+  /** Nobody else ends this move: the order that comes again finds it under way. So until the disk takes it. */
   async staysHere(failure: Failure | null): Promise<void> {
-    // It may have died while nobody looked; from the next line on its end is reported as that of any guest.
-    if (this.#move.guests.running.get(this.#vm) !== this.#move.guest) return this.sourceGone();
-    // Said before it is journaled: a fact may come twice after a crash, but must come.
-    this.#move.facts.say({ kind: 'source-running', failure });
-    this.#move.guests.settle(this.#vm, { stayed: this.#move.job.migration });
+    const { context, guests, guest, job, facts, signal } = this.#move;
+    let isSaid = false;
+    const settle = async () => {
+      signal.throwIfAborted();
+      // It may have died while nobody looked; once it is settled its end is reported as that of any guest.
+      const isGone = guests.running.get(this.#vm) !== guest;
+      if (isGone && !isSaid) return this.sourceGone();
+      // Said before it is journaled: a fact may come twice after a crash, but must come.
+      facts.say({ kind: 'source-running', failure });
+      isSaid = true;
+      if (isGone) return guests.ended(this.#vm, await guest.gone);
+      guests.settle(this.#vm, { stayed: job.migration });
+    };
+    await insist(
+      context,
+      `that ${job.vmName} stays here is not told or not written down`,
+      settle,
+      () => signal.aborted,
+    );
   }
 
   async hasFailed(): Promise<boolean> {

@@ -1,6 +1,7 @@
 /**
  * What the source of a move tells the server, each fact once, and not while the guest waits: a fact costs disk and CPU here
- * and at the server, so what can wait is held back for a moment while the guest is paused. Every fact carries its own time.
+ * and at the server, so what can wait is held back for a moment while the guest is paused. What finds no room on the disk is
+ * held back until it does, so that a full disk stops nothing else of the move. Every fact carries its own time.
  */
 import { messageOf } from '../model/failure.ts';
 import type { MigrationId } from '../model/ids.ts';
@@ -12,6 +13,8 @@ import type { FactBody } from './incoming.ts';
 /** No longer, so that who watches a long pause sees it. */
 export const holdMs = 250;
 const canWait = new Set<FactBody['kind']>(['stopped', 'round', 'state-transferred', 'pre-paging']);
+/** Whoever says these acts on their being on disk, and tries again where they are not. */
+const decides = new Set<FactBody['kind']>(['handed-over', 'source-running', 'source-lost']);
 const repeats = new Set<FactBody['kind']>(['round', 'measured', 'link-lost', 'link-restored']);
 
 export class MoveFacts {
@@ -26,13 +29,17 @@ export class MoveFacts {
     this.#migration = migration;
   }
 
+  /** @throws one of those that decide, where the disk does not take it */
   say(body: FactBody, at = this.#context.clock.now()): void {
     if (!repeats.has(body.kind) && this.#said.has(body.kind)) return;
     const fact = { migration: this.#migration, at, ...body };
-    if (this.#held && canWait.has(body.kind)) this.#held.push(fact);
-    else {
+    if (decides.has(body.kind)) {
       this.#tell();
       this.#context.facts.migration(fact);
+    } else if (this.#held && canWait.has(body.kind)) this.#held.push(fact);
+    else {
+      this.#held = [...(this.#held ?? []), fact];
+      this.tellHeld();
     }
     this.#said.add(body.kind); // not sooner: what found no room on the disk is said again
   }
@@ -52,6 +59,7 @@ export class MoveFacts {
         { migration: this.#migration, error: messageOf(error) },
         'what was held back is not told yet',
       );
+      this.#timer?.cancel();
       this.#timer = this.#context.clock.setTimeout(() => this.tellHeld(), holdMs);
     }
   }
@@ -63,6 +71,7 @@ export class MoveFacts {
       held.shift();
     }
     this.#timer?.cancel();
+    this.#timer = undefined;
     this.#held = undefined;
   }
 }

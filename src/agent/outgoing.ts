@@ -32,6 +32,7 @@ const sampleEveryMs = 500;
 const stallMs = 10_000;
 /** How long QEMU's main loop may be held up by the network while the guest is paused, beyond what the data needs. */
 const hangMs = 4000;
+const switchAtOnce = 'post-copy was asked for';
 
 export class Outgoing {
   readonly job: MoveJob;
@@ -361,7 +362,7 @@ export class Outgoing {
           this.#rounds.first(at);
           this.#facts.say({ kind: 'sending' }, at);
           this.#facts.say({ kind: 'measured', measures: { firstPageMs: Math.max(0, at - this.job.startedAt) } });
-          if (switchesAtOnce(this.job.technique)) await this.#switchToPostCopy(1, 'post-copy was asked for');
+          if (switchesAtOnce(this.job.technique)) await this.#switchToPostCopy(1, switchAtOnce);
         }
         return false;
       case 'post-copy':
@@ -437,8 +438,8 @@ export class Outgoing {
     if (this.#switched || this.#cancelAsked || this.#giveUp || !this.#link.isOpen) return;
     const part = this.#guests.part(this.vm);
     if (part.kind !== 'sending') return;
-    this.#switched = true;
     this.#guests.setPart(this.vm, { ...part, switched: true, switchedAt: this.#context.clock.now() });
+    this.#switched = true; // not sooner: QEMU is never told of a switch that could not be written down
     this.#facts.say({ kind: 'switching', round, because });
     await this.#end.attempt('switch', () => this.#guest.transfer.switchToPostCopy());
   }
@@ -490,6 +491,8 @@ export class Outgoing {
     if (this.#cancelAsked || this.#giveUp) await this.#cancelTransfer();
     else if (this.#holding) await this.#holding.keep(numbers, this.#rounds.last?.bandwidthBytesPerSecond ?? null);
     else if (now - this.#sendingSince >= (this.job.policy.deadlineMs ?? Infinity)) await this.#act();
+    // It could not be when QEMU began to send: the disk was full, or the target's agent away.
+    else if (switchesAtOnce(this.job.technique)) await this.#switchToPostCopy(1, switchAtOnce);
   }
 
   get #isPaused(): boolean {

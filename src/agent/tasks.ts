@@ -172,8 +172,8 @@ export class Tasks {
         return 'asked';
       case 'running':
         if (!watched.saidStarted) {
-          watched.saidStarted = true;
           facts.task({ task: job.task, attempt: job.attempt, at: clock.now(), kind: 'task-started' });
+          watched.saidStarted = true;
         }
         if (watched.want !== 'cancel' || !mayAsk) return 'nothing';
         watched.askedAt = clock.monotonic();
