@@ -10,7 +10,7 @@ import { guestProcesses, vmState } from '../../../src/lab/guests.ts';
 import { answersAgain, loseHost, neverTwice, proveRestart, type Outage } from '../../../src/lab/outage.ts';
 import { bmcOf } from '../../../src/lab/power.ts';
 import { endAll, processId } from '../../../src/lab/processes.ts';
-import { directoriesOf } from '../../../src/lab/state.ts';
+import { addressesOf, directoriesOf } from '../../../src/lab/state.ts';
 import { askSupervisor, logOf } from '../../../src/lab/supervise.ts';
 import { up } from '../../../src/lab/up.ts';
 import { TestLab, type Scenario, type TestGuest } from '../harness.ts';
@@ -74,6 +74,8 @@ function cutAndStill(
       await withGuests(lab, host, 1, async (guests) => {
         await nothingHappens(lab, guests, async () => {
           const params = { host };
+          // One that has just started may have asked a peer, and goes on with that for a while.
+          await lab.until(`${host} to be connected by itself`, async () => isConnectedByItself(lab, host), 60_000);
           const before = handedOn(lab);
           await cut(lab, host);
           const cutAt = performance.now();
@@ -90,6 +92,13 @@ function cutAndStill(
       });
     },
   };
+}
+
+/** Its newest connection comes from its own address, by the log of the server. */
+function isConnectedByItself({ lab: { state } }: TestLab, host: string): boolean {
+  const said = readFileSync(logOf(directoriesOf(state.name).logs, 'server'), 'utf8').split('\n');
+  const last = said.findLast((line) => line.includes('an agent is connected') && line.includes(`"host":"${host}"`));
+  return last?.includes(`"remote":"${addressesOf(state.octet).control(host)}:`) ?? false;
 }
 
 /** How often agents have opened a way to the server for a peer. */
