@@ -145,6 +145,19 @@ test('a copy that could not be made is told of', async () => {
   expect(host.part().kind).toBe('gone-unrun');
 });
 
+test('a copy that could not be made is noted before it is told of: an order on its way makes no other', async () => {
+  host.leaseTrouble = 'no lease';
+  const partThen: string[] = [];
+  const real = host.context.facts.migration.bind(host.context.facts);
+  vi.spyOn(host.context.facts, 'migration').mockImplementation((fact) => {
+    partThen.push(host.part().kind);
+    real(fact);
+  });
+  host.order('receive', { job: jobOf(), sourcePeer: host.peer });
+  await host.fact('target-failed');
+  expect(partThen).toEqual(['gone-unrun']);
+});
+
 describe('a move that never began', () => {
   const nowhere = { address: '127.0.0.1', port: 1 };
   const send = () => host.order('send', { job: jobOf(), endpoint: nowhere, targetPeer: nowhere });

@@ -65,7 +65,6 @@ export class Incoming {
     const { network, hypervisor, facts, disks, clock, migrationAddress } = context;
     let taps: string[] = [];
     let started: Guest | undefined;
-    let isSaid = false;
     try {
       requireLease(context, job.running.spec);
       taps = await network.attach(vm, job.running.spec.nics);
@@ -88,13 +87,15 @@ export class Incoming {
       const cause = failureOf(error, `The copy of ${job.vmName} could not be prepared on ${context.hostName}.`);
       const failure: Failure = { ...cause, code: 'target-did-not-start' };
       const at = clock.now();
+      let isNoted = false;
+      // Noted first: an order that was on its way when this was told must not make another copy, of which nobody would know.
       const fail = () => {
-        if (!isSaid) facts.migration({ migration: job.migration, at, kind: 'target-failed', failure });
-        isSaid = true;
-        guests.setPart(vm, { kind: 'gone-unrun', job }, { generation, taps: [] });
+        if (!isNoted) guests.setPart(vm, { kind: 'gone-unrun', job }, { generation, taps: [] });
+        isNoted = true;
+        facts.migration({ migration: job.migration, at, kind: 'target-failed', failure });
       };
       // Where the journal says that a copy is being received, the order that comes again takes that for true.
-      const isOver = () => guests.part(vm).kind !== 'receiving';
+      const isOver = () => !isNoted && guests.part(vm).kind !== 'receiving';
       await insist(context, `that the copy of ${job.vmName} failed is not told or not written down`, fail, isOver);
       return undefined;
     }
