@@ -138,9 +138,9 @@ export class Energy {
   }
 
   /** The most that is needed until then, by what is used now and by the pattern of the days. */
-  capacityNeeded(horizonMs: number, used = this.current()): Demand {
+  capacityNeeded(horizonMs: number, used = this.current(), sinceMs = 0): Demand {
     const { fleet, clock } = this.#parts;
-    return capacityNeeded(fleet.demand?.history ?? newDemandHistory(), used, clock.now(), horizonMs);
+    return capacityNeeded(fleet.demand?.history ?? newDemandHistory(), used, clock.now(), horizonMs, sinceMs);
   }
 
   /**
@@ -153,10 +153,11 @@ export class Energy {
     const waiting = [...fleet.vms.values()].filter(({ state }) => state.kind === 'waiting');
     const settings = fleet.balance;
     const used = this.current();
-    const known = new Map<number, Demand>();
-    const needed = (horizonMs: number): Demand => {
-      const demand = known.get(horizonMs) ?? this.capacityNeeded(horizonMs, used);
-      known.set(horizonMs, demand);
+    const known = new Map<string, Demand>();
+    const needed = (horizonMs: number, sinceMs: number): Demand => {
+      const key = `${horizonMs} ${sinceMs}`;
+      const demand = known.get(key) ?? this.capacityNeeded(horizonMs, used, sinceMs);
+      known.set(key, demand);
       return demand;
     };
     return powerPlan({

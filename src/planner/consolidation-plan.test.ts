@@ -151,7 +151,7 @@ class Life {
     this.#history = withSample(this.#history, at, used);
     const power = powerPlan({
       hosts: snapshot.hosts.map((host) => this.#powerHost(snapshot, host.name, at)),
-      needed: (horizonMs) => capacityNeeded(this.#history, used, at, horizonMs),
+      needed: (horizonMs, sinceMs) => capacityNeeded(this.#history, used, at, horizonMs, sinceMs),
       used,
       waiting: { cores: 0, memoryMiB: 0 },
       hostFailuresTolerated: 0,
@@ -218,10 +218,29 @@ function lifeOf(chance: ReturnType<typeof chanceFrom>, count: number, each: numb
   return new Life(fakeSnapshot(machines, guests, { dwellMs: 30 * minute }));
 }
 
+interface Pattern {
+  readonly seed: number;
+  readonly hosts: number;
+  /** On each host at first. */
+  readonly vms: number;
+  readonly mean: number;
+  readonly shape: 'steady' | 'noisy' | 'swinging';
+}
+
+/** Their hosts went to sleep in each trough and were woken at each peak. */
+const onceRestless = (
+  [
+    [999938930, 4, 7, 0.6071068633984961],
+    [864452556, 5, 7, 1.037340199789421],
+    [897065029, 4, 5, 0.8768576039638527],
+    [371929274, 6, 5, 1.1999999999999968],
+  ] as const
+).map(([seed, hosts, vms, mean]): [Pattern] => [{ seed, hosts, vms, mean, shape: 'swinging' }]);
+
 describe('hosts do not go up and down', () => {
   it('on load that is steady, noisy, or swings faster than hosts could follow: once asleep, asleep for six hours', () => {
     const shapes = ['steady', 'noisy', 'swinging'] as const;
-    const patterns = fc.record({
+    const patterns: fc.Arbitrary<Pattern> = fc.record({
       seed: fc.integer({ min: 0, max: 1e9 }),
       hosts: fc.integer({ min: 2, max: 6 }),
       vms: fc.integer({ min: 1, max: 8 }),
@@ -248,7 +267,7 @@ describe('hosts do not go up and down', () => {
         expect(life.slept.length - slept).toBeLessThanOrEqual(1);
         expect(life.moves - moves).toBeLessThanOrEqual(2 * each);
       }),
-      { numRuns: 25 },
+      { numRuns: 25, examples: onceRestless },
     );
   }, 60_000);
 

@@ -61,11 +61,18 @@ export function withSample(history: DemandHistory, at: number, { cores, memoryMi
 /**
  * The most that is needed at any moment from now until `horizonMs` later: never less than what is needed now.
  * @param current what is in use now
+ * @param sinceMs what was needed since so long before counts as well: it may be again, also where no day has shown it yet
  */
-export function capacityNeeded(history: DemandHistory, current: Demand, now: number, horizonMs: number): Demand {
+export function capacityNeeded(
+  history: DemandHistory,
+  current: Demand,
+  now: number,
+  horizonMs: number,
+  sinceMs = 0,
+): Demand {
   const last = now + Math.min(horizonMs, dayMs);
   const moments: number[] = [last];
-  for (let at = now; at < last; at += slotMs) moments.push(at);
+  for (let at = now - sinceMs; at < last; at += slotMs) moments.push(at);
   const expected = moments.map((at) => expectedAt(history, at));
   return {
     cores: Math.max(current.cores, ...expected.map(({ cores }) => cores)),

@@ -33,8 +33,8 @@ export interface PowerHost {
 
 export interface PowerPlanInput {
   readonly hosts: readonly PowerHost[];
-  /** The most that is needed until then: capacityNeeded() in demand.ts. */
-  readonly needed: (horizonMs: number) => Demand;
+  /** The most that is needed until then, and was since so long before: capacityNeeded() in demand.ts. */
+  readonly needed: (horizonMs: number, sinceMs: number) => Demand;
   /** Of it, what is used at this moment. */
   readonly used: Demand;
   /** VMs that should run and found no room. */
@@ -48,7 +48,7 @@ export interface PowerPlanOptions {
   readonly sleepMargin: number;
   /** On top of what is needed, before a host must be woken. */
   readonly wakeMargin: number;
-  /** A host that was woken stays so for this long. */
+  /** A host that was woken stays so for this long, and so long after it was needed last: load that swings does not put it to sleep and wake it. */
   readonly shortestAwakeMs: number;
   /** How far ahead nothing must need it: sleeping for less is not worth the wake. */
   readonly quietMs: number;
@@ -100,7 +100,7 @@ export function powerPlan(input: PowerPlanInput): PowerPlan {
 /** Margin on top of what is needed, and the largest hosts, which may die. */
 function roomToKeep({ needed, failures, set }: Pass, serving: readonly PowerHost[], used: Demand): Demand {
   const longest = serving.reduce((most, host) => Math.max(most, wakeHorizonMs(host, set)), 0);
-  const expected = needed(set.quietMs + longest);
+  const expected = needed(set.quietMs + longest, set.shortestAwakeMs);
   const largest = (what: keyof Demand): number =>
     serving
       .map(({ capacity }) => capacity[what])
@@ -145,7 +145,7 @@ function wakeChoices(pass: Pass, serving: readonly PowerHost[]): PowerChoice[] {
   const chosen: PowerChoice[] = [];
   for (const host of asleep) {
     const horizonMs = wakeHorizonMs(host, set);
-    const lack = lackOf(pass, awake, horizonMs, set.wakeMargin);
+    const lack = lackOf(pass, awake, { horizonMs, sinceMs: 0, margin: set.wakeMargin });
     // Another takes longer to be ready, and may have to be woken today for what this one could be woken for later.
     if (lack === null) continue;
     const waits = waiting.memoryMiB > 0 ? 'VMs wait for room: ' : '';
@@ -184,14 +184,20 @@ function whyNeeded(pass: Pass, awake: readonly PowerHost[], host: PowerHost): st
     return `${failures + 1} ${failures === 0 ? 'host is' : 'hosts are'} kept awake, whatever is needed`;
   }
   const horizonMs = set.quietMs + wakeHorizonMs(host, set);
-  const lack = lackOf(pass, rest, horizonMs, set.sleepMargin);
+  const lack = lackOf(pass, rest, { horizonMs, sinceMs: set.shortestAwakeMs, margin: set.sleepMargin });
   return lack === null ? null : `without it ${lack} within ${words(horizonMs)}`;
 }
 
+interface Question {
+  readonly horizonMs: number;
+  readonly sinceMs: number;
+  readonly margin: number;
+}
+
 /** What these hosts lack within the horizon, with the largest of them dead; null: nothing. */
-function lackOf(pass: Pass, awake: readonly PowerHost[], horizonMs: number, margin: number): string | null {
+function lackOf(pass: Pass, awake: readonly PowerHost[], { horizonMs, sinceMs, margin }: Question): string | null {
   const { failures, waiting, set } = pass;
-  const expected = pass.needed(horizonMs);
+  const expected = pass.needed(horizonMs, sinceMs);
   const left = (what: keyof Demand): number =>
     awake
       .map(({ capacity }) => capacity[what])
